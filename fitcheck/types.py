@@ -1,9 +1,9 @@
 """Every value the program speaks about.
 
 All values are frozen: a probe makes a ``Machine``, the catalog a ``Model``, the estimator a ``Fit``, the adviser a
-``Report``; nothing is changed afterwards. Bytes are ``int``, rates are ``float`` in SI units, and names carry their unit
-(``_bytes``, ``_per_s``, ``_tokens``, ``_s``, ``_w``). ``None`` means "not known"; a machine that did not say something
-also carries a ``Problem`` about it. Parameter counts are exact integers.
+``Report``; nothing is changed afterwards. Bytes are ``int``, rates are ``float`` in SI units, and names carry their
+unit (``_bytes``, ``_per_s``, ``_tokens``, ``_s``, ``_w``). ``None`` means "not known"; a machine that did not say
+something also carries a ``Problem`` about it. Parameter counts are exact integers.
 """
 
 from __future__ import annotations
@@ -218,7 +218,9 @@ class Machine(Record, frozen=True):
 
 
 class Calibration(Record, frozen=True):
-    """What ``fitcheck calibrate`` measured here. ``speed_factors`` maps a backend to measured / predicted decode speed."""
+    """What ``fitcheck calibrate`` measured here. ``speed_factors`` maps a backend to measured / predicted decode
+    speed.
+    """
 
     date: str
     machine_key: str
@@ -233,11 +235,13 @@ class Calibration(Record, frozen=True):
 
 
 class Attention(Value, frozen=True, tag_field="type", tag="attn"):
-    """Grouped-query attention. ``window`` is the sliding window in tokens. ``kv_shared``: reads an earlier layer's cache.
+    """Grouped-query attention. ``window`` is the sliding window in tokens. ``kv_shared``: reads an earlier layer's
+    cache.
 
     ``k_eq_v``: one projection serves as K and V. ``kv_fixed``: cross-attention over a fixed number of tokens.
-    ``bias``: which projections carry one, of "qkvo". ``gate``: None, ``q_double`` (Q projection twice as wide), ``full``
-    (own matrix of the attention width), ``per_head``. ``qk_norm``: None, ``per_head`` (head_dim weights) or ``full``.
+    ``bias``: which projections carry one, of "qkvo". ``gate``: None, ``q_double`` (Q projection twice as wide),
+    ``full`` (own matrix of the attention width), ``per_head``. ``qk_norm``: None, ``per_head`` (head_dim weights)
+    or ``full``.
     """
 
     n_heads: int
@@ -485,10 +489,10 @@ class Tensor(Value, frozen=True):
 class Model(Value, frozen=True):
     """A model that somebody may want to run.
 
-    ``params`` counts every weight of the text model in use; ``params_active`` those read per token, without the input
-    embedding; ``tower_params`` the weights of vision, audio and prediction towers by name. ``grade``: A shape reproduces
-    the published count exactly, B within 0.7 %, C nominal. ``sources``: field -> key in the catalog's table of sources.
-    ``tensors``: only for a real file, then exact; ``file_quant`` names its mix.
+    ``params`` counts every weight of the text model in use; ``params_active`` those read per token, without the
+    input embedding; ``tower_params`` the weights of vision, audio and prediction towers by name. ``grade``: A shape
+    reproduces the published count exactly, B within 0.7 %, C nominal. ``sources``: field -> key in the catalog's
+    table of sources. ``tensors``: only for a real file, then exact; ``file_quant`` names its mix.
     """
 
     id: str
@@ -543,11 +547,12 @@ class LayerBytes(Record, frozen=True):
 
 
 class Weights(Record, frozen=True):
-    """Bytes of a model's tensors in one quantisation, by role. ``layers`` says for each layer which of ``kinds`` it is.
+    """Bytes of a model's tensors in one quantisation, by role. ``layers`` says for each layer which of ``kinds`` it
+    is.
 
-    ``tied``: there is no output tensor in the file; the engine reads ``token_embedding`` as the output matrix (and keeps
-    a second copy of it on the GPU). ``lookup``: tables read by row only (per-layer embeddings, n-gram tables, position
-    tables). ``total`` is the sum of all tensor bytes of the file, ``file_bytes`` with the header.
+    ``tied``: there is no output tensor in the file; the engine reads ``token_embedding`` as the output matrix (and
+    keeps a second copy of it on the GPU). ``lookup``: tables read by row only (per-layer embeddings, n-gram tables,
+    position tables). ``total`` is the sum of all tensor bytes of the file, ``file_bytes`` with the header.
     """
 
     quant: str
@@ -630,8 +635,9 @@ class Term(Record, frozen=True):
 class DeviceUse(Record, frozen=True):
     """What one device carries. ``device`` is "cpu", "gpu0", "gpu1", …; layer ranges are half open.
 
-    ``layers`` = [first, last): whose mixer and dense weights and caches live here; ``expert_layers`` counts the layers
-    whose routed experts live here; ``output`` is True where the output matrix lives. ``have_bytes`` is the usable memory.
+    ``layers`` = [first, last): whose mixer and dense weights and caches live here; ``expert_layers`` counts the
+    layers whose routed experts live here; ``output`` is True where the output matrix lives. ``have_bytes`` is the
+    usable memory.
     """
 
     device: str
@@ -668,10 +674,11 @@ class Measurement(Record, frozen=True):
 
 
 class Speed(Record, frozen=True):
-    """Speeds in tokens/s; ``first_token_s`` for ``Request.prompt_tokens``. ``bound_by``: memory, compute, link, overhead.
+    """Speeds in tokens/s; ``first_token_s`` for ``Request.prompt_tokens``. ``bound_by``: memory, compute, link,
+    overhead.
 
-    ``assumed`` names the inputs that were assumed (then output prints ``~``). ``rough`` marks a prefill that is an order
-    of magnitude only. ``throughput`` is over all parallel sequences.
+    ``assumed`` names the inputs that were assumed (then output prints ``~``). ``rough`` marks a prefill that is an
+    order of magnitude only. ``throughput`` is over all parallel sequences.
     """
 
     decode_per_s: Interval

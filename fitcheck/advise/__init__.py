@@ -1,1 +1,1 @@
-
+"""Rank, check and plan: pure functions over estimates."""

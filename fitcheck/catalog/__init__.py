@@ -1,1 +1,1 @@
-
+"""Models: the catalog, names, files and the Hub."""

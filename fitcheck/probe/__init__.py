@@ -1,1 +1,1 @@
-
+"""Look at the machine: the only package that does."""
