@@ -479,7 +479,7 @@ class Benchmark(Value, frozen=True):
 
 
 class Tensor(Value, frozen=True):
-    """A tensor of a real file: ``dims`` fastest first, as GGUF writes them; ``type`` a ggml type name (Q4_K, F32, …)."""
+    """A tensor of a real file: ``dims`` fastest first, as GGUF writes them; ``type`` a ggml type (Q4_K, F32, …)."""
 
     name: str
     dims: tuple[int, ...]
@@ -697,7 +697,7 @@ class Speed(Record, frozen=True):
 
 
 class Quality(Record, frozen=True):
-    """How good the answers are, on the scale of one public index. ``estimated``: no measurement, from family and size."""
+    """How good the answers are, on the scale of one public index. ``estimated``: from family and size, not measured."""
 
     score: float
     index: str
