@@ -754,6 +754,47 @@ class Answer(Record, frozen=True):
     command: str
 
 
+class Requirement(Record, frozen=True):
+    """One thing that was asked for: ``name`` is memory, speed, prefill, first_token, context, placement, quant,
+    runtime, licence, task, …; ``needed`` and ``found`` are written for people."""
+
+    name: str
+    met: bool
+    needed: str
+    found: str
+
+
+class Check(Record, frozen=True):
+    """The verdict on one model: every requirement, the fit that comes closest, and the best one that does pass."""
+
+    model: str
+    passed: bool
+    requirements: tuple[Requirement, ...] = ()
+    fit: Fit | None = None
+    nearest: Fit | None = None
+    chosen: bool = False  # --first, or an alternative of fitcheck.toml: the one to use
+
+
+class ContextPoint(Record, frozen=True):
+    """Memory at one context length; ``kv_type`` of the cache."""
+
+    context_tokens: int
+    need_bytes: int
+    have_bytes: int
+    fits: bool
+    kv_type: str
+    decode_per_s: Interval | None = None
+
+
+class Hardware(Record, frozen=True):
+    """One way to run a model. ``kind``: one_card, two_cards, mac, mini_pc, workstation, datacentre, this_machine;
+    ``what`` is text for ``--on``, or for this machine what would have to be added."""
+
+    kind: str
+    what: str
+    fit: Fit
+
+
 class Report(Record, frozen=True):
     """Everything a command found out. Renderers read it and compute nothing."""
 
@@ -772,6 +813,11 @@ class Report(Record, frozen=True):
     hidden_not: int = 0  # how many do not
     error: ErrorInfo | None = None
     next_steps: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
+    context_curve: tuple[ContextPoint, ...] = ()
+    hardware: tuple[Hardware, ...] = ()
+    models: tuple[Model, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 __all__ = [name for name, value in list(globals().items()) if isinstance(value, type) and value.__module__ == __name__]
