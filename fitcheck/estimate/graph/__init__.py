@@ -1,0 +1,1 @@
+"""llama.cpp's compute graphs and the plan that allocates them."""
