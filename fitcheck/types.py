@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Union
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 # --------------------------------------------------------------------------------------------------------------------
 # Words
@@ -795,29 +795,30 @@ class Hardware(Record, frozen=True):
     fit: Fit
 
 
-class Report(Record, frozen=True):
+class Report(Record, frozen=True, kw_only=True):
     """Everything a command found out. Renderers read it and compute nothing."""
 
-    command: str
-    exit_code: int
-    summary: str
+    schema: str = field(default="urn:fitcheck:report:1", name="$schema")
     schema_version: int = 1
     fitcheck_version: str = ""
     catalog_date: str = ""
+    command: str
     answer: bool | None = None  # check: yes or no
+    exit_code: int = 0
+    summary: str
     best: tuple[Answer, ...] = ()
     request: Request | None = None
     machine: Machine | None = None
     fits: tuple[Fit, ...] = ()
     hidden_fits: int = 0  # how many more fit
     hidden_not: int = 0  # how many do not
-    error: ErrorInfo | None = None
-    next_steps: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
     context_curve: tuple[ContextPoint, ...] = ()
     hardware: tuple[Hardware, ...] = ()
     models: tuple[Model, ...] = ()
     notes: tuple[str, ...] = ()
+    next_steps: tuple[str, ...] = ()
+    error: ErrorInfo | None = None
 
 
 __all__ = [name for name, value in list(globals().items()) if isinstance(value, type) and value.__module__ == __name__]
