@@ -459,13 +459,17 @@ class Shape(Value, frozen=True):
 
 
 class PublishedFile(Value, frozen=True):
-    """A file or file set that somebody published. ``exact`` is False where the source rounds (then to 10 MB)."""
+    """A file or file set that somebody published. ``exact`` is False where the source rounds (then to 10 MB).
+
+    ``tensors_only``: the bytes are those of the tensors, without the header.
+    """
 
     repo: str
     quant: str
     bytes: int
     file: str | None = None
     exact: bool = True
+    tensors_only: bool = False
     source: str = ""
 
 
@@ -476,6 +480,22 @@ class Benchmark(Value, frozen=True):
     score: float
     date: str
     source: str = ""
+
+
+class BenchmarkIndex(Value, frozen=True):
+    """A public index or leaderboard that scores come from; ``unit`` is index, elo or percent."""
+
+    name: str
+    unit: str
+    url: str = ""
+
+
+class Licence(Value, frozen=True):
+    """A licence of weights. ``spdx``: its key is an SPDX identifier. ``openness``: of weights under it."""
+
+    name: str
+    openness: Openness
+    spdx: bool = False
 
 
 class Tensor(Value, frozen=True):
@@ -491,7 +511,8 @@ class Model(Value, frozen=True):
 
     ``params`` counts every weight of the text model in use; ``params_active`` those read per token, without the
     input embedding; ``tower_params`` the weights of vision, audio and prediction towers by name. ``grade``: A shape
-    reproduces the published count exactly, B within 0.7 %, C nominal. ``sources``: field -> key in the catalog's
+    reproduces the published count exactly, B within 0.7 %, C nominal; ``published_params`` is that count, towers
+    included. ``sources``: field -> key in the catalog's
     table of sources. ``tensors``: only for a real file, then exact; ``file_quant`` names its mix.
     """
 
@@ -522,6 +543,7 @@ class Model(Value, frozen=True):
     benchmarks: tuple[Benchmark, ...] = ()
     downloads_30d: int | None = None
     grade: str = "C"
+    published_params: int | None = None
     note: str = ""
     sources: dict[str, str] = {}
     tensors: tuple[Tensor, ...] | None = None
