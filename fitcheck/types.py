@@ -383,7 +383,8 @@ class MixtureOfExperts(Value, frozen=True, tag_field="type", tag="moe"):
     """Routed experts, of which ``experts_per_token`` are read per token, and shared ones that every token reads.
 
     ``shared_intermediate_size``: width of all shared experts together, None when there is none. ``dense_parallel``:
-    width of a dense feed-forward beside the experts. ``latent``: experts work in a space of this width (Nemotron 3).
+    width of a dense feed-forward beside the experts. ``latent``: experts work in a space of this width (Nemotron 3)
+    with a norm of ``latent_norm`` elements; ``expert_hidden`` is the same width.
     ``router_outputs``: where it differs from ``n_experts`` (zero-computation experts).
     """
 
@@ -400,7 +401,7 @@ class MixtureOfExperts(Value, frozen=True, tag_field="type", tag="moe"):
     dense_parallel: int | None = None
     expert_hidden: int | None = None
     latent: int | None = None
-    latent_norm: bool = False
+    latent_norm: int = 0
 
 
 class NoFeedForward(Value, frozen=True, tag_field="type", tag="none"):

@@ -1,1 +1,53 @@
 """Models: the catalog, names, files and the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from fitcheck.errors import FitcheckError
+from fitcheck.types import BenchmarkIndex, Licence, Model, Value
+
+CATALOG_FILE = "model_catalog.json"
+
+
+class Catalog(Value, frozen=True):
+    """The models that fitcheck knows.
+
+    ``sources``: key -> where facts come from; ``indices``: key -> benchmark index; ``licences``: key -> licence (an SPDX
+    identifier where there is one, else the Hub's name). ``warnings``: rows of the user's own that were left out, and why.
+    """
+
+    date: str
+    models: tuple[Model, ...]
+    sources: dict[str, str] = {}
+    indices: dict[str, BenchmarkIndex] = {}
+    licences: dict[str, Licence] = {}
+    warnings: tuple[str, ...] = ()
+
+
+def catalog_path() -> Path:
+    """The built-in catalog: inside the installed package, or at the top of a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "data" / CATALOG_FILE
+    return installed if installed.exists() else package.parent / CATALOG_FILE
+
+
+def decode(raw: bytes) -> Catalog:
+    """JSON bytes -> Catalog, every field checked. Raises FitcheckError with the path of the bad field."""
+    try:
+        return msgspec.json.decode(raw, type=Catalog)
+    except msgspec.DecodeError as error:
+        raise FitcheckError("bad_catalog", f"the model catalog is not valid: {error}", "reinstall fitcheck") from error
+
+
+def load(user_folder: Path | None = None) -> Catalog:
+    """The built-in models, and the user's own rows from ``user_folder``. Raises FitcheckError when the built-in file is
+    missing or broken; a broken row of the user's becomes a warning."""
+    path = catalog_path()
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise FitcheckError("bad_catalog", f"cannot read the model catalog: {path}", "reinstall fitcheck") from error
+    return decode(raw)
