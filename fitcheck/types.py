@@ -427,7 +427,7 @@ class Shape(Value, frozen=True):
     ``norm_factor``: parameters per norm and hidden unit (1 RMS norm, 2 layer norm with bias). ``final_norms``: 1 unless
     the model has none. ``learned_positions``: rows of a learned position table. ``per_layer_embedding_params`` and
     ``lookup_params``: tables that are looked up, not multiplied (Gemma 3n per-layer input, n-gram tables).
-    ``extra_params``: everything else outside layers, the two tables included. ``num_loops``: times the stack is run.
+    ``extra_params``: everything else outside layers. ``num_loops``: times the stack is run.
     """
 
     hidden_size: int

@@ -7,16 +7,16 @@ from pathlib import Path
 import msgspec
 
 from fitcheck.errors import FitcheckError
-from fitcheck.types import BenchmarkIndex, Licence, Model, Value
+from fitcheck.types import BenchmarkIndex, Licence, Model
 
 CATALOG_FILE = "model_catalog.json"
 
 
-class Catalog(Value, frozen=True):
+class Catalog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The models that fitcheck knows.
 
-    ``sources``: key -> where facts come from; ``indices``: key -> benchmark index; ``licences``: key -> licence (an SPDX
-    identifier where there is one, else the Hub's name). ``warnings``: rows of the user's own that were left out, and why.
+    ``sources``: key -> where facts come from. ``indices``: key -> benchmark index. ``licences``: key -> licence (SPDX
+    identifier, else the Hub's name). ``warnings``: which rows of the user's own were left out, why.
     """
 
     date: str
