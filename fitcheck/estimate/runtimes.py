@@ -1,0 +1,71 @@
+"""Runtimes (engines) as rows of data: what they load, where they run, what they reserve, how they are started."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from fitcheck.errors import FitcheckError
+from fitcheck.types import Backend, Machine, Model
+
+
+class Runtime(Struct, frozen=True):
+    """One row of ``data/runtimes.json``.
+
+    ``memory`` names the form of its memory arithmetic (a function of ``estimate.memory``). ``quants``: best quality
+    first. ``split``: it can leave a part of the model in RAM; ``layer_split``: over several GPUs. ``margin_bytes``:
+    what it likes to keep free per device. ``reserve_bytes``: what it holds back per GPU.
+    """
+
+    memory: str
+    quants: tuple[str, ...]
+    backends: tuple[Backend, ...]
+    command: str
+    page: str
+    source: str
+    split: bool = False
+    layer_split: bool = False
+    kv_unified: bool = False
+    margin_bytes: int = 1 << 30
+    reserve_bytes: int = 0
+    metal_reserve_bytes: int = 0
+    utilization: float = 1.0
+    block_tokens: int = 1
+
+
+class Overhead(Struct, frozen=True):
+    """Bytes that a backend takes per process and device, outside of what the engine allocates itself."""
+
+    bytes: int
+    note: str
+    source: str
+
+
+class Runtimes(Struct, frozen=True):
+    """The table ``data/runtimes.json``."""
+
+    sources: dict[str, str]
+    runtimes: dict[str, Runtime]
+    overheads: dict[str, Overhead]
+
+    def row(self, name: str) -> Runtime:
+        """The runtime ``name``; raises FitcheckError ``unknown_runtime``."""
+        found = self.runtimes.get(name)
+        if found is None:
+            names = ", ".join(self.runtimes)
+            raise FitcheckError("unknown_runtime", f"unknown runtime {name}", f"one of {names}")
+        return found
+
+
+def runs(runtime: Runtime, model: Model) -> bool:
+    """Whether this runtime has code for the model's architecture."""
+    return runtime.memory != "llama.cpp" or model.architecture is not None
+
+
+def choose(model: Model, machine: Machine, name: str | None) -> str:
+    """The runtime that is asked for, or the one that fits the model: llama.cpp where it knows the architecture."""
+    if name and name != "auto":
+        return name
+    if model.architecture is not None:
+        return "llama.cpp"
+    unified = any(gpu.unified and Backend.METAL in gpu.backends for gpu in machine.accelerators)
+    return "mlx" if unified else "vllm" if machine.accelerators else "transformers"

@@ -1,0 +1,55 @@
+"""The tables of ``fitcheck/data``, read when first asked for.
+
+Estimates are pure: they get a table as an argument. This is the one place, beside the catalog and the probe, that reads
+files of the package.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+if TYPE_CHECKING:
+    from fitcheck.estimate.quantize import Quantizations
+    from fitcheck.estimate.runtimes import Runtimes
+    from fitcheck.estimate.speed_model import SpeedModel
+
+DATA = Path(__file__).parent / "data"
+T = TypeVar("T")
+
+
+def _read(name: str, kind: type[T]) -> T:
+    return msgspec.json.decode((DATA / name).read_bytes(), type=kind)
+
+
+class Facts:
+    """All tables of one run; each is read once, on first use."""
+
+    @cached_property
+    def quantizations(self) -> Quantizations:
+        """Block formats, file-type mixes, other formats, cache types, quality rows."""
+        from fitcheck.estimate.quantize import Quantizations
+
+        return _read("quantizations.json", Quantizations)
+
+    @cached_property
+    def runtimes(self) -> Runtimes:
+        """Engines: defaults, formats, backends, overheads, commands."""
+        from fitcheck.estimate.runtimes import Runtimes
+
+        return _read("runtimes.json", Runtimes)
+
+    @cached_property
+    def speed_model(self) -> SpeedModel:
+        """Fitted parameters of the speed model."""
+        from fitcheck.estimate.speed_model import SpeedModel
+
+        return _read("speed_model.json", SpeedModel)
+
+
+def load() -> Facts:
+    """The tables of this installation; nothing is read before it is asked for."""
+    return Facts()
