@@ -1,0 +1,229 @@
+"""What people type -> a model of the catalog.
+
+A name is read as words and numbers: ``Qwen3-30B-A3B-Instruct`` is the words qwen and instruct and the numbers 3, 30b
+and a3b. Two names are the same when their words and numbers are; spelling, order, separators, the publisher and the
+quantisation do not matter. The rules below go from strict to loose, and the first that finds anything decides: one
+model is the answer, several are an error that lists them. Nothing is guessed from letters that differ.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+from msgspec import Struct
+
+from fitcheck.catalog import Catalog
+from fitcheck.errors import FitcheckError
+from fitcheck.types import Model
+
+MAX_NAME_LENGTH = 300
+MAX_SUGGESTIONS = 5
+_LIKE = 0.6  # how much of the letters two names must share for one to be suggested for the other
+
+_FILE_ENDING = re.compile(r"(?:-\d{5}-of-\d{5})?\.gguf$")
+_QUANTISATION = re.compile(
+    r"(?<![a-z0-9])(?:(?:ud[-_])?(?:i?q|tq)[1-8](?:[-_](?:k|[01]|xxs|xs|s|m|l|xl|nl))*|bf16|fp?16|fp?32|fp8|mxfp[48]|nvfp4"
+    r"|awq|gptq|exl[23]|mlx|bnb|nf4|[2-8]-?bit|int[48]|w[48]a(?:8|16)|qat|gguf|imatrix|i1|safetensors)(?![a-z0-9])"
+)
+_SPACED_UNIT = re.compile(r"(?<=\d)\s+(?:billion|bn|b)\b")
+_TOKEN = re.compile(
+    r"\d+x\d+(?:\.\d+)?b"  # 8x7b
+    r"|(?<![a-z])[ae]\d+(?:\.\d+)?[bm](?![a-z])"  # a3b: active parameters; e4b: effective ones
+    r"|(?<![a-z])v0\.\d+"
+    r"|\d+(?:\.\d+)*(?:[bmtke](?![a-z]))?"  # 3.1, 30b, 270m, 128k, 16e
+    r"|[a-z]+"
+)
+_SIZE = re.compile(r"(?:\d+x)?\d+(?:\.\d+)?[bmt]")
+_DETAIL = re.compile(r"a\d+(?:\.\d+)?[bm]|v0\.\d+|\d{4}|\d+k")  # active size, revision, year and month, context
+_PLAIN_WORDS = frozenset({"instruct", "chat", "it", "hf", "model", "preview", "v"})
+
+
+class Spelling(Struct, frozen=True):
+    """A name as words and numbers, both in the order in which they were written."""
+
+    words: tuple[str, ...]
+    numbers: tuple[str, ...]
+
+    def plain(self) -> Spelling:
+        """Without the words that say only how a model is used."""
+        return Spelling(tuple(word for word in self.words if word not in _PLAIN_WORDS), self.numbers)
+
+    def without(self, words: Iterable[str]) -> Spelling:
+        """Without some words, unless nothing would be left."""
+        left = tuple(word for word in self.words if word not in words)
+        return Spelling(left, self.numbers) if left else self
+
+
+class Entry(Struct, frozen=True):
+    """A model with one of its names, and the words of its publisher that this name does not hold."""
+
+    model: Model
+    spelling: Spelling
+    publisher: frozenset[str]
+
+
+def spell(text: str) -> Spelling:
+    """Read a name; the quantisation and the file ending are left out."""
+    text = unicodedata.normalize("NFKC", text[:MAX_NAME_LENGTH]).casefold().replace("_", "-").replace("+", " plus ")
+    text = _QUANTISATION.sub(" ", _FILE_ENDING.sub(" ", text.strip()))
+    tokens = _TOKEN.findall(_SPACED_UNIT.sub("b", text))
+    words = tuple(token for token in tokens if token.isalpha())
+    return Spelling(words, tuple(token for token in tokens if not token.isalpha()))
+
+
+def names_of(model: Model) -> Iterator[str]:
+    """Every name a model goes by."""
+    yield model.id
+    yield model.name
+    yield from model.ollama_tags
+    yield from model.aliases
+    yield from (repo for repo in (model.hub_repo, *model.gguf_repos) if repo)
+
+
+def find(text: str, catalog: Catalog) -> Model:
+    """The model that ``text`` names. Raises FitcheckError ``unknown_model`` or ``ambiguous_model`` with suggestions."""
+    exact = text.strip().casefold()
+    named = _unique(model for model in catalog.models if any(exact == name.casefold() for name in names_of(model)))
+    if len(named) == 1:
+        return named[0]
+    asked = spell(text.rsplit("/", 1)[-1])
+    entries = [entry for model in catalog.models for entry in _entries(model)]
+    for reading in _readings(asked):
+        for rule in _RULES:
+            found = _unique(entry.model for entry in entries if rule(reading, entry))
+            if len(found) > 1 and rule is _named_in_part:
+                found = _least_left_out(reading, found)
+            if len(found) == 1:
+                return found[0]
+            if found:
+                raise _ambiguous(text, found)
+    raise _unknown(text, asked, catalog)
+
+
+def _entries(model: Model) -> Iterator[Entry]:
+    publisher = {*spell(model.developer).words, *spell((model.hub_repo or "").split("/", 1)[0]).words}
+    for spelling in _spellings(model):
+        yield Entry(model, spelling, frozenset(publisher.difference(spelling.words)))
+
+
+def _spellings(model: Model) -> list[Spelling]:
+    """The names of a model as words and numbers; those of its GGUF repositories add nothing to its own."""
+    names = (model.id, model.name, (model.hub_repo or model.id).rsplit("/", 1)[-1], *model.ollama_tags, *model.aliases)
+    return [spell(name) for name in dict.fromkeys(name.casefold() for name in names)]
+
+
+def _readings(asked: Spelling) -> Iterator[Spelling]:
+    """The name as written, then with version numbers whose point was left out or written as a dash."""
+    yield asked
+    numbers = list(asked.numbers)
+    for at in range(len(numbers) - 1):
+        if numbers[at].isdigit() and len(numbers[at]) <= 2 and re.fullmatch(r"\d[bm]?", numbers[at + 1]):
+            yield Spelling(asked.words, (*numbers[:at], f"{numbers[at]}.{numbers[at + 1]}", *numbers[at + 2 :]))
+    if numbers and re.fullmatch(r"\d\d", numbers[0]):
+        yield Spelling(asked.words, (f"{numbers[0][0]}.{numbers[0][1]}", *numbers[1:]))
+
+
+def _same_words(one: Spelling, other: Spelling) -> bool:
+    return "".join(one.words) == "".join(other.words) or Counter(one.words) == Counter(other.words)
+
+
+def _same(asked: Spelling, entry: Entry) -> bool:
+    """The same words and numbers."""
+    mine, other = asked.without(entry.publisher), entry.spelling
+    return Counter(mine.numbers) == Counter(other.numbers) and _same_words(mine, other)
+
+
+def _same_but_for_use(asked: Spelling, entry: Entry) -> bool:
+    """The same, whether or not one of them says instruct or chat."""
+    mine, other = asked.without(entry.publisher).plain(), entry.spelling.plain()
+    return Counter(mine.numbers) == Counter(other.numbers) and _same_words(mine, other)
+
+
+def _same_but_for_units(asked: Spelling, entry: Entry) -> bool:
+    """The same, with a size whose b was left out: ``gpt-oss 20``."""
+    mine, other = asked.without(entry.publisher).plain(), entry.spelling.plain()
+    if len(mine.numbers) != len(other.numbers) or not _same_words(mine, other):
+        return False
+    pairs = zip(mine.numbers, other.numbers, strict=True)
+    return all(one == two or (one.isdecimal() and two in (one + "b", one + "m")) for one, two in pairs)
+
+
+def _named_in_part(asked: Spelling, entry: Entry) -> bool:
+    """The same words, with numbers left out that do not tell models apart: active size, revision, or the only size."""
+    mine, other = asked.without(entry.publisher).plain(), entry.spelling.plain()
+    if not _same_words(mine, other) or Counter(mine.numbers) - Counter(other.numbers):
+        return False
+    return all(_DETAIL.fullmatch(number) or _SIZE.fullmatch(number) for number in _left_out(mine, other))
+
+
+_RULES: tuple[Callable[[Spelling, Entry], bool], ...] = (_same, _same_but_for_use, _same_but_for_units, _named_in_part)
+
+
+def _left_out(asked: Spelling, other: Spelling) -> list[str]:
+    return list((Counter(other.numbers) - Counter(asked.numbers)).elements())
+
+
+def _least_left_out(asked: Spelling, models: list[Model]) -> list[Model]:
+    """Of models named in part, the one that the name says almost in full, if it gives a size and only one is so near.
+
+    ``qwen3 235b`` is Qwen3-235B-A22B and not one of its later revisions; ``qwen3`` stays ambiguous.
+    """
+    if not any(_SIZE.fullmatch(number) for number in asked.numbers):
+        return models
+    gaps = [(_gap(asked, model), model) for model in models]
+    least = min(gap for gap, _ in gaps)
+    best = [model for gap, model in gaps if gap == least]
+    return best if len(best) == 1 else models
+
+
+def _gap(asked: Spelling, model: Model) -> int:
+    """How many numbers of the model's nearest name are left out."""
+    spellings = [spelling for spelling in _spellings(model) if not Counter(asked.numbers) - Counter(spelling.numbers)]
+    return min((len(_left_out(asked, spelling)) for spelling in spellings), default=len(asked.numbers))
+
+
+def _unique(models: Iterable[Model]) -> list[Model]:
+    return list({model.id: model for model in models}.values())
+
+
+def _shown(text: str) -> str:
+    """A name as it may be printed: one line, no control characters, not longer than a line."""
+    clean = "".join(letter if letter.isprintable() else "?" for letter in text[:80])
+    return clean + ("…" if len(text) > 80 else "")
+
+
+def _ambiguous(text: str, models: list[Model]) -> FitcheckError:
+    ids = sorted((model.id for model in models), key=lambda name: (len(name), name))
+    more = f" and {len(ids) - MAX_SUGGESTIONS} more" if len(ids) > MAX_SUGGESTIONS else ""
+    listed = ", ".join(ids[:MAX_SUGGESTIONS])
+    message = f"{_shown(text)!r} is more than one model: {listed}{more}"
+    return FitcheckError("ambiguous_model", message, f"name one of them, like {ids[0]}")
+
+
+def _unknown(text: str, asked: Spelling, catalog: Catalog) -> FitcheckError:
+    hint = "list the known models with: fitcheck catalog list"
+    close = suggestions(asked, catalog)
+    if close:
+        hint = f"did you mean {' or '.join([', '.join(close[:-1]), close[-1]] if len(close) > 1 else close)}?"
+    return FitcheckError("unknown_model", f"unknown model {_shown(text)!r}", hint)
+
+
+def suggestions(asked: Spelling, catalog: Catalog) -> list[str]:
+    """Ids of the models whose names look most like ``asked``, best first; none when nothing does."""
+    from difflib import SequenceMatcher
+
+    glued, words, numbers = "".join(asked.words), set(asked.words), Counter(asked.numbers)
+    matcher = SequenceMatcher(autojunk=False)
+    matcher.set_seq2(glued)
+    scored = []
+    for model in catalog.models:
+        spelling = spell(model.id)
+        matcher.set_seq1("".join(spelling.words))
+        likeness = matcher.ratio() if matcher.quick_ratio() > _LIKE else 0.0
+        if likeness > _LIKE or (spelling.words and words.issuperset(spelling.words)):
+            shared = sum((numbers & Counter(spelling.numbers)).values())
+            scored.append((-max(likeness, _LIKE) - 0.2 * shared, len(model.id), model.id))
+    return [name for _, _, name in sorted(scored)[:MAX_SUGGESTIONS]]
