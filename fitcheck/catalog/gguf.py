@@ -50,6 +50,7 @@ FILE_TYPES = {
     29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4_MOE", 39: "NVFP4",
     40: "Q1_0", 41: "Q2_0",
 }  # fmt: skip
+GUESSED = 1024  # bit of a file type that was not stated but inferred
 
 
 class Items(Struct, frozen=True):

@@ -11,8 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Union
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from fitcheck.catalog.gguf_architectures import ARCHITECTURES, Architecture
+from fitcheck.estimate.tensors import layer_tensors
 from fitcheck.types import (
     Attention,
     CompressedAttention,
@@ -46,7 +48,7 @@ _NORMS = frozenset(
         *("layer_output_norm", "attn_sub_norm", "post_norm"),
     )
 )
-_TABLES = frozenset(("token_embd", "output", "position_embd", "output_norm", "rope_freqs"))
+_TABLES = frozenset(("token_embd", "output", "position_embd", "output_norm", "per_layer_token_embd"))
 
 Dims = dict[str, tuple[int, ...]]  # tensor name without "blk.N." -> dimensions, fastest first
 
@@ -97,7 +99,25 @@ def shape_from_gguf(
         return _shape(layers, **_outside_described(row, sizes, hidden, n_vocab))
     outside, blocks = _by_layer(tensors, n_layers)
     layers = [_Listed(blocks[i], sizes, i, windows[i], i >= shared_from).layer() for i in range(n_layers)]
-    return _shape(layers, **_outside_listed(outside, blocks, row, sizes, hidden, n_vocab))
+    shape = _shape(layers, **_outside_listed(outside, blocks, row, sizes, hidden, n_vocab))
+    return _with_rest(shape, layers, blocks)
+
+
+def _with_rest(shape: Shape, layers: list[Layer], blocks: list[Dims]) -> Shape:
+    """Count what a layer has beyond its form, so that the parameters are those of the file."""
+    modelled = {layer: _modelled(layer, shape) for layer in shape.kinds}
+    counted = []
+    for layer, block in zip(layers, blocks, strict=True):
+        found = _elements(dims for name, dims in block.items() if not name.startswith("rope_"))
+        counted.append(replace(layer, extra_params=max(0, found - modelled[layer])))
+    whole = _shape(counted, hidden_size=shape.hidden_size, vocab_size=shape.vocab_size)
+    return replace(shape, kinds=whole.kinds, layers=whole.layers)
+
+
+def _modelled(layer: Layer, shape: Shape) -> int:
+    """Parameters that the form of a layer accounts for."""
+    parts = layer_tensors(layer, shape)
+    return parts.mixer.elements + parts.ffn.elements + parts.experts.elements
 
 
 def _shape(layers: list[Layer], **outside: Any) -> Shape:
@@ -426,7 +446,7 @@ class _Listed:
             dense_parallel=self._width("ffn_down", 0) or None,
             expert_hidden=latent or None,
             latent=latent or None,
-            latent_norm=self._has("ffn_routed_norm"),
+            latent_norm=self._width("ffn_routed_norm", 0),
         )
 
 
@@ -561,6 +581,5 @@ def _outside_described(row: Architecture, sizes: Sizes, hidden: int, n_vocab: in
         "no_lm_head": row.embedding,
         "learned_positions": sizes.get("context_length") if row.learned_positions else 0,
         "per_layer_embedding_params": per_layer,
-        "extra_params": per_layer,
         "num_loops": max(1, sizes.get("num_loops", 1)),
     }

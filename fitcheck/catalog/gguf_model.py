@@ -1,0 +1,210 @@
+"""GGUF files -> ``Model``: one file or a split set, the projector beside it, and what the header says about itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from fitcheck.catalog.gguf import FILE_TYPES, GUESSED, Header, elements, read_header, tensor_bytes
+from fitcheck.catalog.gguf_architectures import ARCHITECTURES
+from fitcheck.catalog.gguf_shape import shape_from_gguf
+from fitcheck.catalog.source import LocalSource, clean, unreadable
+from fitcheck.types import CountedMixer, Model, PublishedFile, Shape, Tensor
+
+MAX_PARTS = 1000
+_SPLIT = re.compile(r"(?P<stem>.*)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf", re.DOTALL)
+PROJECTOR_QUANT = "mmproj"
+
+
+def model_from_file(path: Path) -> Model:
+    """The model in a GGUF file, or in the split set that it belongs to. Raises FitcheckError (``unreadable_file``)."""
+    headers = [_read(part) for part in part_paths(path)]
+    beside = _projector_beside(path)
+    return model_from_headers(headers, source=str(path), projector=_read(beside) if beside else None)
+
+
+def part_paths(path: Path) -> list[Path]:
+    """All files of the split set that ``path`` belongs to, the first one first; only ``path`` if it is not split."""
+    return [path.with_name(name) for name in part_names(path.name)]
+
+
+def part_names(name: str) -> list[str]:
+    """The names of all parts of a split file; only ``name`` itself if it is not one."""
+    match = _SPLIT.fullmatch(name)
+    if match is None:
+        return [name]
+    parts = int(match["parts"])
+    if not 0 < parts <= MAX_PARTS or not 0 < int(match["part"]) <= parts:
+        raise unreadable(name, "part number out of range")
+    return [f"{match['stem']}-{part:05d}-of-{parts:05d}.gguf" for part in range(1, parts + 1)]
+
+
+def is_projector(name: str) -> bool:
+    """Whether a file of this name is the vision or audio part that goes with a model."""
+    return "mmproj" in name.lower() and name.lower().endswith(".gguf")
+
+
+def _read(path: Path) -> Header:
+    with LocalSource(path) as source:
+        return read_header(source)
+
+
+def _projector_beside(path: Path) -> Path | None:
+    """The projector in the same folder, the largest one if there are several precisions of it."""
+    if is_projector(path.name):
+        return None
+    found = [other for other in path.parent.glob("*.gguf") if is_projector(other.name) and other.is_file()]
+    return max(found, key=lambda other: (other.stat().st_size, other.name), default=None)
+
+
+def model_from_headers(headers: list[Header], source: str, projector: Header | None = None) -> Model:
+    """The model that these headers (all parts of one) describe. ``source``: the path or address, kept as ``path``."""
+    first = headers[0]
+    architecture = first.text("general.architecture")
+    if architecture is None:
+        raise unreadable(first.name, "does not name its architecture")
+    _refuse_parts_of_models(first, architecture)
+    tensors = _all_tensors(headers)
+    shape = shape_from_gguf(architecture, first.metadata, _n_vocab(first, architecture, tensors), tensors)
+    bodies, heads = _split_off_prediction(tensors, shape)
+    known = architecture in ARCHITECTURES
+    params = sum(elements(tensor.dims) for tensor in bodies)
+    towers = {"mtp": sum(elements(tensor.dims) for tensor in heads)} if heads else {}
+    files = [_file(headers, first, bodies, architecture)]
+    if projector is not None:
+        towers["vision"] = sum(elements(tensor.dims) for tensor in projector.tensors)
+        files.append(PublishedFile("", PROJECTOR_QUANT, projector.file_bytes, file=projector.name))
+    title = first.text("general.name") or _stem(first.name)
+    return Model(
+        id=_stem(first.name),
+        name=clean(title, 100),
+        shape=shape,
+        params=params,
+        params_active=_active(bodies, shape, params),
+        architecture=architecture,
+        family=clean(first.text("general.basename") or "", 100),
+        developer=clean(first.text("general.organization") or "", 100),
+        licence=clean(first.text("general.license") or "", 60).lower() or None,
+        modalities=("text", "vision") if projector is not None else ("text",),
+        context_tokens=first.number(f"{architecture}.context_length") or 0,
+        native_dtype=files[0].quant,
+        tower_params=towers,
+        files=tuple(files),
+        grade="A" if known and shape is not None and not _has_counted(shape) else "C",
+        note=_note(architecture, shape, known),
+        tensors=tensors,
+        file_quant=files[0].quant,
+        path=source,
+    )
+
+
+def _refuse_parts_of_models(header: Header, architecture: str) -> None:
+    kind = header.text("general.type") or ("mmproj" if architecture == "clip" else "model")
+    if kind == "mmproj" or architecture == "clip":
+        raise unreadable(header.name, "the vision part of a model, not a model", "give the model's own .gguf file")
+    if kind in ("adapter", "imatrix"):
+        raise unreadable(header.name, f"an {kind} for a model, not a model", "give the model's own .gguf file")
+
+
+def _all_tensors(headers: list[Header]) -> tuple[Tensor, ...]:
+    first = headers[0]
+    tensors = tuple(tensor for header in headers for tensor in header.tensors)
+    if not tensors:
+        raise unreadable(first.name, "holds a vocabulary only, no weights")
+    if len({tensor.name for tensor in tensors}) != len(tensors):
+        raise unreadable(first.name, "two parts hold the same tensor")
+    told = first.number("split.tensors.count")
+    if len(headers) > 1 and told is not None and told != len(tensors):
+        raise unreadable(first.name, f"the parts hold {len(tensors)} of {told} tensors", "download the missing part")
+    for header in headers:
+        if header.missing_bytes:
+            raise unreadable(
+                header.name, f"cut short: {header.missing_bytes:,} bytes are missing", "download the file again"
+            )
+    return tensors
+
+
+def _n_vocab(header: Header, architecture: str, tensors: tuple[Tensor, ...]) -> int:
+    """The number of tokens: the token list's length, else what the metadata or the embedding says."""
+    tokens = header.count("tokenizer.ggml.tokens") or header.number(f"{architecture}.vocab_size")
+    if tokens:
+        return tokens
+    return next((t.dims[1] for t in tensors if t.name == "token_embd.weight" and len(t.dims) == 2), 0)
+
+
+def _split_off_prediction(
+    tensors: tuple[Tensor, ...], shape: Shape | None
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Tensors of the model, and those of prediction heads behind its last layer, which are not loaded."""
+    if shape is None:
+        return tensors, ()
+    heads = {tensor.name for tensor in tensors if (_layer_of(tensor.name) or 0) >= shape.n_layers}
+    return tuple(t for t in tensors if t.name not in heads), tuple(t for t in tensors if t.name in heads)
+
+
+def _layer_of(name: str) -> int | None:
+    parts = name.split(".", 2)
+    return int(parts[1][:4]) if parts[0] == "blk" and len(parts) == 3 and parts[1].isdecimal() else None
+
+
+def _active(tensors: Iterable[Tensor], shape: Shape | None, params: int) -> int:
+    """Parameters read per token: of routed experts the routed share, no rows of lookup tables, a tied embedding as the
+    output matrix."""
+    looked_up = {"token_embd.weight", "position_embd.weight", "per_layer_token_embd.weight", "token_types.weight"}
+    if shape is None:
+        return params
+    if shape.tie_word_embeddings:
+        looked_up.discard("token_embd.weight")
+    shares = [_routed_share(layer.ffn) for layer in shape.each_layer()]
+    active = 0.0
+    for tensor in tensors:
+        if tensor.name in looked_up:
+            continue
+        layer = _layer_of(tensor.name)
+        routed = layer is not None and "_exps." in tensor.name and layer < len(shares)
+        active += elements(tensor.dims) * (shares[layer or 0] if routed else 1)
+    return round(active) * shape.num_loops
+
+
+def _routed_share(ffn: object) -> float:
+    n_experts = getattr(ffn, "n_experts", 0)
+    return min(1.0, getattr(ffn, "experts_per_token", 0) / n_experts) if n_experts else 1.0
+
+
+def _file(headers: list[Header], first: Header, bodies: tuple[Tensor, ...], architecture: str) -> PublishedFile:
+    return PublishedFile(
+        repo=first.text("general.source.huggingface.repository") or "",
+        quant=_quant(first, bodies),
+        bytes=sum(header.file_bytes for header in headers),
+        file=first.name,
+        source=f"GGUF header ({architecture})",
+    )
+
+
+def _quant(header: Header, tensors: tuple[Tensor, ...]) -> str:
+    """The mix that the file names, else the type that most of its bytes have."""
+    told = header.number("general.file_type")
+    if told is not None and told & ~GUESSED in FILE_TYPES:
+        return FILE_TYPES[told & ~GUESSED]
+    totals: dict[str, int] = {}
+    for tensor in tensors:
+        totals[tensor.type] = totals.get(tensor.type, 0) + tensor_bytes(tensor)
+    return max(totals, key=lambda name: totals[name])
+
+
+def _has_counted(shape: Shape) -> bool:
+    return any(isinstance(kind.mixer, CountedMixer) for kind in shape.kinds)
+
+
+def _note(architecture: str, shape: Shape | None, known: bool) -> str:
+    if shape is None:
+        return f"architecture {architecture} is not known: weights are exact, everything else is not estimated"
+    if not known:
+        return f"architecture {architecture} is not known: weights are exact, caches and buffers are bounds"
+    return "some layers have no known form: their cache is a bound" if _has_counted(shape) else ""
+
+
+def _stem(name: str) -> str:
+    match = _SPLIT.fullmatch(name)
+    return match["stem"] if match else name.removesuffix(".gguf")
