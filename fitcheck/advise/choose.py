@@ -1,0 +1,106 @@
+"""Which quantisation of a model to run: the one rule that scan, check, explain and plan share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from fitcheck.advise.command import COMMON_QUANT, command
+from fitcheck.advise.suit import COMFORT_PER_S, floor_per_s
+from fitcheck.errors import FitcheckError
+from fitcheck.estimate.fit import Estimator
+from fitcheck.types import Fit, Machine, Model, Request, Task, Verdict
+
+
+class Choice(Struct, frozen=True):
+    """A quantisation of a model. ``fits``: memory and placement are as asked; ``passes``: fast enough as well.
+    ``low_per_s``: decode speed at the low end, tokens/s."""
+
+    model: Model
+    quant: str
+    fits: bool
+    passes: bool
+    low_per_s: float = 0.0
+
+
+class Chooser:
+    """Chooses for many models on one machine; remembers what it has computed."""
+
+    def __init__(self, machine: Machine, request: Request, estimator: Estimator) -> None:
+        self.machine = machine
+        self.request = request
+        self.estimator = estimator
+        self._known: dict[tuple[str, str], tuple[bool, float]] = {}
+
+    def choose(self, model: Model, task: Task | None = None) -> Choice:
+        """The best quantisation that fits and is comfortably fast; else the common one when it is fast enough for
+        the task; else the best smaller one that is. Something is always chosen, the smallest when nothing fits."""
+        quants = self._quants(model)
+        first = self._first(model, quants, 0.0)
+        if first is None:
+            return Choice(model, quants[-1], fits=False, passes=False)
+        floor = self._floor(model, task or self.request.task)
+        common = quants.index(COMMON_QUANT) if COMMON_QUANT in quants else len(quants) - 1
+        good = quants[first : max(first, common) + 1]
+        comfortable = self._first(model, good, max(floor, COMFORT_PER_S))
+        if comfortable is not None:
+            return self._choice(model, good[comfortable], floor)
+        if self._low(model, good[-1]) >= floor:
+            return self._choice(model, good[-1], floor)
+        smaller = quants[first + len(good) :]
+        fast = self._first(model, smaller, floor)
+        return self._choice(model, good[-1] if fast is None else smaller[fast], floor)
+
+    def estimate(self, choice: Choice) -> Fit:
+        """The full fit of a choice."""
+        fit = self.estimator.estimate(choice.model, self.machine, replace(self.request, quant=choice.quant))
+        return replace(fit, command=command(choice.model, fit))
+
+    def _quants(self, model: Model) -> Sequence[str]:
+        return (self.request.quant,) if self.request.quant else self.estimator.quants(model, self.request)
+
+    def _floor(self, model: Model, task: Task) -> float:
+        asked = self.request.min_decode_per_s
+        return floor_per_s(model, task) if asked is None else asked
+
+    def _choice(self, model: Model, quant: str, floor: float) -> Choice:
+        low = self._low(model, quant)
+        return Choice(model, quant, fits=True, passes=low >= floor, low_per_s=low)
+
+    def _first(self, model: Model, quants: Sequence[str], least_per_s: float) -> int | None:
+        """The first of ``quants`` (large to small) that fits and decodes at least so fast. Smaller files fit where
+        larger ones do, and are faster: a bisection."""
+
+        def good(index: int) -> bool:
+            fits, low = self._quick(model, quants[index])
+            return fits and low >= least_per_s
+
+        if not quants or not good(len(quants) - 1):
+            return None
+        low, high = 0, len(quants) - 1
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if good(middle) else (middle + 1, high)
+        return low
+
+    def _low(self, model: Model, quant: str) -> float:
+        return self._quick(model, quant)[1]
+
+    def _quick(self, model: Model, quant: str) -> tuple[bool, float]:
+        key = (model.id, quant)
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = self._compute(model, quant)
+        return known
+
+    def _compute(self, model: Model, quant: str) -> tuple[bool, float]:
+        try:
+            quick = self.estimator.quick(model, quant, self.machine, self.request)
+        except FitcheckError:
+            if self.request.quant:
+                raise
+            return False, 0.0  # a quantisation that this model cannot have is not a choice
+        fits = quick.verdict is not Verdict.NO and quick.kind in self.request.allow
+        return fits, quick.decode_per_s.low if quick.decode_per_s else 0.0

@@ -1,0 +1,44 @@
+"""What a model is for, and how fast it has to be for that."""
+
+from __future__ import annotations
+
+from fitcheck.types import Licences, Model, Openness, Task
+
+#: Tokens/s at the low end of the range below which a model is not offered. People read at about 5 tokens/s.
+FLOOR_PER_S = {Task.CHAT: 5.0, Task.CODING: 5.0, Task.VISION: 5.0, Task.REASONING: 10.0, Task.EMBEDDING: 0.0}
+#: A model that thinks first writes some hundred tokens before its answer begins: twice the reading speed at least.
+THINKING_FLOOR_PER_S = 10.0
+#: Above this, more speed is worth less than a better quantisation.
+COMFORT_PER_S = 20.0
+
+#: Trained for one thing: never offered for chat.
+_SPECIALISTS = {"base", "embedding", "coding", "guard", "translation", "math", "reward", "ocr", "agent_world"}
+_NEEDED = {Task.CODING: "coding", Task.REASONING: "reasoning", Task.VISION: "vision"}
+
+
+def suits(model: Model, task: Task) -> bool:
+    """Whether a model is made for a task. Base models are for nobody who asks this; embedding models embed only."""
+    abilities = set(model.abilities)
+    if task is Task.EMBEDDING:
+        return "embedding" in model.modalities
+    if "embedding" in model.modalities or "base" in abilities:
+        return False
+    if task is Task.CHAT:
+        return not abilities & _SPECIALISTS
+    needed = _NEEDED[task]
+    return needed in abilities or needed in model.modalities
+
+
+def floor_per_s(model: Model, task: Task) -> float:
+    """The least decode speed (low end, tokens/s) at which a model is worth offering for a task."""
+    floor = FLOOR_PER_S[task]
+    return max(floor, THINKING_FLOOR_PER_S) if floor and "reasoning" in model.abilities else floor
+
+
+def licensed(model: Model, licences: Licences) -> bool:
+    """Whether the licence is one of those asked for; an unknown licence is only good enough for ``any``."""
+    if licences is Licences.ANY:
+        return True
+    if licences is Licences.OPEN:
+        return model.openness is Openness.FULLY_OPEN
+    return model.openness in (Openness.FULLY_OPEN, Openness.PERMISSIVE)

@@ -1,0 +1,149 @@
+"""The commands: what can be typed, and which part of the program answers. Nothing is computed or printed here.
+
+Every command imports what it needs when it runs, so that ``fitcheck scan`` does not pay for the others.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from msgspec import Struct
+
+from fitcheck.options import MODEL_HELP, MachineOptions, OutputOptions, RequestOptions, expand
+
+if TYPE_CHECKING:
+    from fitcheck.session import Session
+    from fitcheck.types import Report
+
+
+class Outcome(Struct, frozen=True):
+    """What goes to stdout, and the exit code."""
+
+    text: bytes
+    exit_code: int = 0
+
+
+def run(arguments: list[str]) -> Outcome:
+    """Parse and answer. Raises FitcheckError, or the parser's own errors (they have ``format_message``)."""
+    result = _app()(arguments, prog_name="fitcheck", standalone_mode=False)
+    return result if isinstance(result, Outcome) else Outcome(b"", int(result or 0))
+
+
+def _app() -> typer.Typer:
+    app = typer.Typer(
+        help="Which open-weight models will really run on this machine, and how fast?",
+        epilog="Exit codes: 0 answered or yes, 1 no (check only), 2 could not answer, 130 interrupted.",
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        invoke_without_command=True,
+    )
+    app.callback()(fitcheck)
+    for command in (scan, check, explain, plan, machine, schema):
+        app.command()(expand(command))
+    return app
+
+
+def fitcheck(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> Outcome | None:
+    """Which open-weight models will really run on this machine, and how fast?"""
+    if version:
+        from fitcheck import __version__
+
+        return Outcome(f"fitcheck {__version__}\n".encode())
+    if context.invoked_subcommand is None:
+        return Outcome(context.get_help().encode() + b"\n")
+    return None
+
+
+Models = Annotated[list[str] | None, typer.Argument(metavar="MODEL...", help=MODEL_HELP, show_default=False)]
+OneModel = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
+
+
+def scan(
+    request: RequestOptions,
+    machine: MachineOptions,
+    output: OutputOptions,
+    limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="How many to show.")] = 10,
+    everything: Annotated[bool, typer.Option("--all", help="Show everything that runs.")] = False,
+) -> Outcome:
+    """What runs on this machine, best first."""
+    output.check()
+    from fitcheck.commands.scan import scan
+
+    return _print(scan(_session(machine), request.request(), None if everything else limit), output)
+
+
+def check(
+    request: RequestOptions,
+    machine: MachineOptions,
+    output: OutputOptions,
+    models: Models = None,
+    first: Annotated[bool, typer.Option("--first", help="Yes when one of the models passes; name it.")] = False,
+) -> Outcome:
+    """Yes or no, for scripts: exit code 0 or 1."""
+    output.check(("text", "markdown", "github", "junit"))
+    from fitcheck.commands.check import check
+
+    task_given = request.task is not None
+    return _print(check(_session(machine), request.request(), models or [], task_given, first), output)
+
+
+def explain(model: OneModel, request: RequestOptions, machine: MachineOptions, output: OutputOptions) -> Outcome:
+    """The arithmetic: memory by part and device, speed, context, sources."""
+    output.check()
+    from fitcheck.commands.explain import explain
+
+    return _print(explain(_session(machine), request.request(), model), output)
+
+
+def plan(model: OneModel, request: RequestOptions, machine: MachineOptions, output: OutputOptions) -> Outcome:
+    """The hardware that would run a model, and what this machine lacks."""
+    output.check()
+    from fitcheck.commands.plan import plan
+
+    return _print(plan(_session(machine), request.request(), model), output)
+
+
+def machine(
+    machine: MachineOptions,
+    output: OutputOptions,
+    capture: Annotated[str | None, typer.Option(metavar="DIR", help="Record this machine for a bug report.")] = None,
+) -> Outcome:
+    """What was detected, how, and what is missing."""
+    output.check()
+    from fitcheck.commands.machine import machine as answer
+
+    return _print(answer(_session(machine), capture), output)
+
+
+def schema() -> Outcome:
+    """The JSON Schema of every --json output."""
+    from fitcheck.output.wire import schema_text
+
+    return Outcome(schema_text())
+
+
+def _session(options: MachineOptions) -> Session:
+    from fitcheck.session import Session
+
+    return Session(options.on, *options.corrections())
+
+
+def _print(report: Report, output: OutputOptions) -> Outcome:
+    """The report in the form that was asked for."""
+    if output.json:
+        from fitcheck.output.wire import encode
+
+        return Outcome(encode(report), report.exit_code)
+    from fitcheck.output.terminal import Terminal
+    from fitcheck.output.text import render
+
+    terminal = Terminal.of(sys.stdout, os.environ, output.color)
+    text = render(report, terminal, output.format, quiet=output.quiet, verbose=output.verbose)
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return Outcome(text.encode(encoding, "backslashreplace"), report.exit_code)

@@ -1,0 +1,32 @@
+"""A report as text: the view of its command, drawn for a terminal, a pipe or a Markdown page."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from fitcheck.output.terminal import Terminal
+from fitcheck.types import Report
+
+
+def render(report: Report, terminal: Terminal, form: str = "text", quiet: bool = False, verbose: bool = False) -> str:
+    """The report as text. ``form``: text, markdown, github or junit; ``quiet``: the one line that a script wants."""
+    if form in ("github", "junit"):
+        return str(import_module(f"fitcheck.output.{form}").draw(report))
+    view = import_module(f"fitcheck.output.views.{report.command}")
+    if quiet:
+        from fitcheck.output.document import clean
+
+        only = clean(view.quiet(report))
+        return only + "\n" if only else ""
+    document = view.document(report, verbose)
+    if form == "markdown":
+        from fitcheck.output.markdown import draw as draw_markdown
+
+        return draw_markdown(document)
+    if not terminal.tty:
+        from fitcheck.output.tsv import draw as draw_tsv
+
+        return draw_tsv(document)
+    from fitcheck.output.terminal import draw
+
+    return draw(document, terminal)

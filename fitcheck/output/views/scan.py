@@ -1,0 +1,76 @@
+"""The ranked table, the best answer per task, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fitcheck.output.document import BLANK, DIM, STRONG, Block, Column, Document, Span, Table, line
+from fitcheck.output.words import decode_speed, machine_line, room_for, verdict, where
+from fitcheck.types import Fit, Report
+from fitcheck.units import format_bytes, format_tokens
+
+COLUMNS = (
+    Column("MODEL", keep=99, shorten=True),
+    Column("QUANT", keep=6),
+    Column("NEEDS", right=True, keep=5),
+    Column("ON", keep=4),
+    Column("TOKENS/S", right=True, keep=8),
+    Column("ROOM FOR", right=True, keep=3),
+    Column("VERDICT", keep=9),
+)
+
+
+def document(report: Report, verbose: bool = False) -> Document:
+    """The ranked table, the best answers and the next step."""
+    return Document(tuple(_blocks(report)), table_only=True)
+
+
+def quiet(report: Report) -> str:
+    """The id of the best model, or nothing."""
+    return report.fits[0].model if report.fits else ""
+
+
+def _blocks(report: Report) -> Iterator[Block]:
+    if report.machine:
+        yield line(machine_line(report.machine), indent=2)
+        yield BLANK
+    yield Table(COLUMNS, tuple(_row(fit) for fit in report.fits))
+    yield line(Span(_hidden(report), DIM))
+    yield BLANK
+    yield line(Span(_footnote(report), DIM))
+    if report.best:
+        yield BLANK
+        columns = (Column("BEST FOR"), Column("MODEL", keep=99, shorten=True), Column("RUN IT WITH", keep=8))
+        yield Table(columns, tuple((Span(b.task.value), Span(b.model, STRONG), Span(b.command)) for b in report.best))
+    for note in report.notes:
+        yield line(Span(note, DIM), indent=2)
+    yield line("Next: " + "    ".join(report.next_steps), indent=6)
+
+
+def _row(fit: Fit) -> tuple[Span, ...]:
+    return (
+        Span(fit.model, STRONG),
+        Span(fit.quant),
+        Span(format_bytes(fit.need_bytes)),
+        Span(where(fit)),
+        Span(decode_speed(fit.speed)),
+        Span(room_for(fit)),
+        verdict(fit.verdict),
+    )
+
+
+def _hidden(report: Report) -> str:
+    if not report.fits:
+        return f"nothing runs here as asked; {report.hidden_not} do not fit or are too slow"
+    more = f"{report.hidden_fits} more fit (--all), " if report.hidden_fits else ""
+    return f"... {more}{report.hidden_not} do not fit or are too slow"
+
+
+def _footnote(report: Report) -> str:
+    request = report.request
+    context = "" if request is None or request.context_tokens is None else format_tokens(request.context_tokens)
+    runtimes = ", ".join(dict.fromkeys(fit.runtime for fit in report.fits)) or "no runtime"
+    assumed = any(fit.speed and fit.speed.assumed for fit in report.fits)
+    return f"{context or 'full'} context, {runtimes}." + (
+        " ~ marks speeds whose inputs are assumed." if assumed else ""
+    )

@@ -1,0 +1,80 @@
+"""Numbers and verdicts as words and spans, the same in every view."""
+
+from __future__ import annotations
+
+from fitcheck.output.document import BAD, GOOD, WARN, Span
+from fitcheck.types import Accelerator, Fit, Machine, PlacementKind, Speed, Verdict
+from fitcheck.units import format_bytes, format_speed, format_tokens
+
+_STYLES = {Verdict.FITS: GOOD, Verdict.TIGHT: WARN, Verdict.NO: BAD}
+
+
+def verdict(value: Verdict) -> Span:
+    """The verdict's own word; its colour only repeats it."""
+    return Span(value.value, _STYLES[value])
+
+
+def decode_speed(speed: Speed | None) -> str:
+    """``31–44``; ``~31–44`` where an input is assumed."""
+    if speed is None:
+        return "unknown"
+    mark = "~" if speed.assumed else ""
+    return mark + format_speed(speed.decode_per_s.low, speed.decode_per_s.high)
+
+
+def where(fit: Fit) -> str:
+    """``gpu``, ``2 gpus``, ``90% gpu``, ``cpu``."""
+    placement = fit.placement
+    if placement.kind is PlacementKind.SPLIT:
+        return f"{100 * placement.share_on_gpu:.0f}% gpu"
+    cards = sum(use.device.startswith("gpu") for use in placement.devices)
+    return f"{cards} gpus" if placement.kind is PlacementKind.GPU and cards > 1 else placement.kind.value
+
+
+def room_for(fit: Fit) -> str:
+    """``13k ctx``: the longest context that still fits."""
+    return f"{format_tokens(fit.max_context_tokens)} ctx" if fit.max_context_tokens > 0 else "-"
+
+
+def quality(fit: Fit) -> str:
+    """A public index; ``~`` where it is estimated."""
+    if fit.quality is None:
+        return "-"
+    return f"{'~' if fit.quality.estimated else ''}{fit.quality.score:.0f}"
+
+
+def machine_line(machine: Machine) -> str:
+    """``Ryzen 7 7700 · 32 GiB RAM, 26.9 free · RTX 4070 12 GiB, 11.2 free · Linux``."""
+    cards = [_card(card) for card in machine.accelerators if card.usable]
+    parts = [machine.cpu.name, _pool_text("RAM", machine), *_grouped(cards)]
+    system = {"darwin": "macOS", "linux": "Linux", "windows": "Windows"}.get(machine.os, machine.os)
+    return " · ".join(part for part in ([*parts, system] if not machine.pretended else ["pretended", *parts]) if part)
+
+
+def _pool_text(name: str, machine: Machine) -> str:
+    total, usable = _short(machine.ram.total_bytes), machine.ram.usable_bytes
+    return f"{total} {name}" + (f", {_gib(usable)} usable" if usable < machine.ram.total_bytes else "")
+
+
+def _card(card: Accelerator) -> str:
+    if card.unified:
+        return f"{card.name} (shares the RAM)"
+    usable = card.pool.usable_bytes
+    free = f", {_gib(usable)} usable" if usable < card.pool.total_bytes else ""
+    return f"{card.name} {_short(card.pool.total_bytes)}{free}"
+
+
+def _grouped(names: list[str]) -> list[str]:
+    """Equal cards once: ``2x RTX 3090 24 GiB``."""
+    counts = {name: names.count(name) for name in names}
+    return [name if count == 1 else f"{count}x {name}" for name, count in counts.items()]
+
+
+def _short(count: int) -> str:
+    """Total memory as it is sold: ``32 GiB``, not ``31.3 GiB``, when it is that within 7 %."""
+    text = format_bytes(count)
+    return text.replace(".0 ", " ")
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f}"

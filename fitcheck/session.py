@@ -1,0 +1,131 @@
+"""What one command reads from outside: the machine, the catalog, the tables. Each once, and only when asked for."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fitcheck.errors import FitcheckError
+from fitcheck.types import Machine, Model, Report, Request
+
+if TYPE_CHECKING:
+    from fitcheck.catalog import Catalog
+    from fitcheck.estimate.fit import Estimator
+    from fitcheck.facts import Facts
+
+
+class Session:
+    """The inputs of one answer. ``on``, ``ram_bytes``, ``vram_bytes`` and ``bandwidth_per_s`` as in the options."""
+
+    def __init__(
+        self,
+        on: str | None = None,
+        ram_bytes: int | None = None,
+        vram_bytes: int | None = None,
+        bandwidth_per_s: float | None = None,
+    ) -> None:
+        self.on = on
+        self.corrections = (ram_bytes, vram_bytes, bandwidth_per_s)
+
+    @cached_property
+    def machine(self) -> Machine:
+        """The machine that is meant: this one, or the one that ``--on`` names."""
+        return _machine(self.on, *self.corrections)
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The built-in models and the user's own."""
+        from fitcheck.catalog import load
+
+        return load(user_folder())
+
+    @cached_property
+    def facts(self) -> Facts:
+        """The tables of ``fitcheck/data``."""
+        from fitcheck import facts
+
+        return facts.load()
+
+    @cached_property
+    def estimator(self) -> Estimator:
+        """One estimator for the whole session: it remembers what answers have in common."""
+        from fitcheck.estimate.fit import Estimator
+
+        return Estimator(self.facts)
+
+    def model(self, text: str) -> Model:
+        """What a person typed -> Model. Raises FitcheckError when there is none, or when there are several."""
+        from fitcheck.catalog.resolve import resolve
+
+        return resolve(text, self.catalog)
+
+    def report(self, command: str, summary: str, request: Request | None = None, **more: Any) -> Report:
+        """A report of this session, with the versions filled in."""
+        from fitcheck import __version__
+
+        return Report(
+            command=command,
+            summary=summary,
+            request=request,
+            machine=self.machine,
+            fitcheck_version=__version__,
+            catalog_date=self.catalog.date,
+            **more,
+        )
+
+
+def user_folder() -> Path | None:
+    """Where the user's own models and calibration lie; None where there is no home."""
+    import os
+
+    chosen = os.environ.get("FITCHECK_HOME")
+    if chosen:
+        return Path(chosen)
+    from platformdirs import user_data_path
+
+    try:
+        return user_data_path("fitcheck", appauthor=False)
+    except (RuntimeError, KeyError):
+        return None
+
+
+def _machine(on: str | None, ram: int | None, vram: int | None, bandwidth: float | None) -> Machine:
+    if on is None:
+        from fitcheck.probe import probe
+
+        return _corrected(probe(), ram, vram, bandwidth)
+    path = Path(on)
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, ValueError):
+        is_folder = is_file = False
+    if is_folder:
+        from fitcheck.probe.capture import replay
+
+        return _corrected(replay(path), ram, vram, bandwidth)
+    if is_file:
+        return _corrected(_read_machine(path), ram, vram, bandwidth)
+    from fitcheck.probe.pretend import pretend
+
+    return pretend(on, ram_bytes=ram, vram_bytes=vram, bandwidth_per_s=bandwidth)
+
+
+def _read_machine(path: Path) -> Machine:
+    from fitcheck.output.wire import LIMIT_BYTES, decode_machine
+
+    try:
+        with path.open("rb") as file:
+            text = file.read(LIMIT_BYTES + 1)
+    except OSError as error:
+        raise FitcheckError("unreadable_file", f"cannot read {path.name}: {error.strerror}") from error
+    return decode_machine(text, path.name)
+
+
+def _corrected(machine: Machine, ram: int | None, vram: int | None, bandwidth: float | None) -> Machine:
+    """The machine with single facts replaced by what the user said."""
+    if ram is None and vram is None and bandwidth is None:
+        return machine
+    from fitcheck.probe.pretend import correct
+
+    return correct(machine, ram_bytes=ram, vram_bytes=vram, bandwidth_per_s=bandwidth)
