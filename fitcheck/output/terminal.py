@@ -116,8 +116,7 @@ def wrap(block: Line, width: int) -> Iterator[tuple[Span, ...]]:
             if len(word) > room and len(word.strip()) and current:
                 yield tuple(current)
                 word = " " * block.indent + word.lstrip()
-                current: list[Span] = []
-    room = width
+                room, current = width, []
             current.append(Span(word, span.style))
             room -= len(word)
     yield tuple(current)
