@@ -25,7 +25,6 @@ _LARGEST = 2**60  # nothing that a probe reads (bytes, kHz, counts) is larger; m
 #: ``query_<name>(*args)`` makes them. Results are JSON-able, so that a capture can replay them.
 QUERY_MODULES = {
     "nvml": "nvidia",
-    "affinity": "limits",  # -> list[int], the CPUs that this process may run on
     "disk": "disk",  # (path) -> {"total": bytes, "free": bytes}
     "memory": "ram",  # -> {"total": bytes, "available": bytes}, where there is no /proc/meminfo
     "cores": "cpu",  # -> {"physical": n, "logical": n}, where there is no /proc/cpuinfo
