@@ -513,8 +513,9 @@ class Model(Value, frozen=True):
     ``params`` counts every weight of the text model in use; ``params_active`` those read per token, without the
     input embedding; ``tower_params`` the weights of vision, audio and prediction towers by name. ``grade``: A shape
     reproduces the published count exactly, B within 0.7 %, C nominal; ``published_params`` is that count, towers
-    included. ``sources``: field -> key in the catalog's
-    table of sources. ``tensors``: only for a real file, then exact; ``file_quant`` names its mix.
+    included. ``lineage``: models of one lineage differ in generation, size and training, not in purpose. ``sources``:
+    field -> key in the catalog's table of sources. ``tensors``: only for a real file, then exact; ``file_quant`` names
+    its mix.
     """
 
     id: str
@@ -525,6 +526,7 @@ class Model(Value, frozen=True):
     architecture: str | None = None  # llama.cpp's name; None: llama.cpp does not run it
     hf_architecture: str | None = None
     family: str = ""
+    lineage: str = ""
     developer: str = ""
     hub_repo: str | None = None
     licence: str | None = None
@@ -532,7 +534,8 @@ class Model(Value, frozen=True):
     gated: bool | None = None
     released: str | None = None  # YYYY-MM-DD or YYYY-MM
     modalities: tuple[str, ...] = ("text",)  # text, vision, audio, embedding
-    abilities: tuple[str, ...] = ()  # reasoning, coding, tools, vision, multilingual, base
+    # reasoning, coding, tools, vision, multilingual; base: not instructed; coder, math, guard, …: made for one purpose
+    abilities: tuple[str, ...] = ()
     context_tokens: int = 0
     context_extended_tokens: int | None = None
     native_dtype: str = "BF16"

@@ -1,0 +1,305 @@
+"""How good a model's answers are, on the scale of one public index, and what the quantisation costs.
+
+The scale is the Artificial Analysis Intelligence Index of the snapshot that the catalog holds. One rule, in this order:
+
+1. A model that the index measured has its measured score.
+2. Any other is estimated, and marked so. The estimate is the mean of
+   - size and age: a least-squares plane through the measured models over ln(effective size), release date and whether
+     the model reasons, corrected by how far the measured models of its lineage lie off the plane. The effective size of
+     a mixture of experts is the geometric mean of total and active parameters;
+   - every other public score it has (LMArena, SWE-bench Verified, Aider polyglot), brought to the scale by matching the
+     mean and the spread of the models that both measured.
+   From it comes a margin of caution, so that of two alike the measured one leads. An estimate lies between its
+   lineage's measured models: not above one that is as large and as new, not below one that is as small and as old.
+3. For coding, public coding scores count half; a model made for code that has none gets what such models gain.
+4. A quantisation costs a share of the score: 1 - exp(-KL divergence / 2), from the divergences that llama.cpp publishes
+   for Llama 3 8B, falling slowly with size as its Llama 2 7B and 70B tables show. The type that a model was trained in
+   is free.
+
+Measured orders are never changed. Everything is computed from the catalog; there are no constants to refit by hand.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from fitcheck.types import Model, Quality, Task
+
+INDEX = "aa-intelligence"
+PROXIES = ("lmarena-text", "swe-bench-verified", "aider-polyglot")
+CODING_INDICES = ("swe-bench-verified", "aider-polyglot", "aa-coding")
+_MARGIN = 2.0  # points below a like measured model; the plane's error is about 3.5
+_CODER_GAIN = 2.0  # points; the measured code models lie 3 above the plane
+_SIBLING_STEP = 0.25  # share of the plane's slope that a newer or larger sibling of a measured model surely gains
+_FEWEST_SHARED = 5  # models that two indices must share before one is brought to the other's scale
+_UNDATED = 2024.5
+_KLD_SHARE = 0.5  # Q2_K costs a fifth, IQ2_XXS a third, IQ1_S two thirds of the score; Q4_K_M 1.5 %
+_KLD_SIZE_EXPONENT = 0.075  # Llama 2: Q4_K_M costs 1.42 % in perplexity at 7B, 1.20 % at 70B; Q6_K 0.24 % and 0.16 %
+_KLD_PARAMS = 8.03e9
+_NATIVE_REST = 0.25  # of a model trained in 4 bits, a 4-bit file changes only what was not 4 bits
+_NATIVE_BITS = {"MXFP4": 4.25, "INT4": 4.25, "FP8": 8.0}
+
+
+class QualityTables(Protocol):
+    """What is read of ``estimate.quantize.Quantizations``."""
+
+    @property
+    def quality(self) -> tuple[dict[str, Any], ...]:
+        """Published quality losses, per model a list of rows."""
+
+    @property
+    def formats(self) -> Any:
+        """Formats outside GGUF with their bits per weight."""
+
+
+class Standing(Struct, frozen=True):
+    """A model's score before quantisation, where it comes from, and whether it was measured."""
+
+    score: float
+    estimated: bool
+    rule: str
+    source: str = ""
+
+
+class Line(Struct, frozen=True):
+    """Another index -> the scale: ``slope`` x score + ``offset``."""
+
+    slope: float
+    offset: float
+
+
+class Plane(Struct, frozen=True):
+    """score = base + size x ln(effective billions) + age x (year - 2025) + reasoning (if the model reasons)."""
+
+    base: float
+    size: float
+    age: float
+    reasoning: float
+
+    def at(self, features: Sequence[float]) -> float:
+        """The score that size and age alone let expect."""
+        return sum(
+            weight * value
+            for weight, value in zip((self.base, self.size, self.age, self.reasoning), features, strict=True)
+        )
+
+
+def effective_size(model: Model) -> float:
+    """Billions of parameters: the geometric mean of total and active ones."""
+    return math.sqrt(max(model.params, 1) * max(model.params_active, 1)) / 1e9
+
+
+def year(released: str | None) -> float:
+    """``2025-08-05`` or ``2025-08`` -> 2025.6; a model without a date counts as of mid 2024."""
+    if not released:
+        return _UNDATED
+    parts = [int(part) for part in released.split("-")]
+    month = parts[1] if len(parts) > 1 else 6
+    return parts[0] + (month - 1) / 12 + (parts[2] - 1 if len(parts) > 2 else 14) / 365
+
+
+def features(model: Model) -> tuple[float, float, float, float]:
+    """One, ln(effective size), years since 2025, and 1 where the model reasons."""
+    reasons = 1.0 if "reasoning" in model.abilities else 0.0
+    return 1.0, math.log(effective_size(model)), year(model.released) - 2025, reasons
+
+
+def score_on(model: Model, index: str) -> float | None:
+    """The newest score of a model on an index."""
+    scores = [(benchmark.date, benchmark.score) for benchmark in model.benchmarks if benchmark.index == index]
+    return max(scores)[1] if scores else None
+
+
+def least_squares(rows: Sequence[Sequence[float]], values: Sequence[float]) -> list[float]:
+    """Weights that minimise the squared error: the normal equations, a little damped, by Gauss-Jordan elimination."""
+    width = len(rows[0])
+    matrix = [
+        [sum(row[i] * row[j] for row in rows) + (1e-6 if i == j else 0.0) for j in range(width)]
+        + [sum(row[i] * value for row, value in zip(rows, values, strict=True))]
+        for i in range(width)
+    ]
+    for pivot in range(width):
+        largest = max(range(pivot, width), key=lambda row: abs(matrix[row][pivot]))
+        matrix[pivot], matrix[largest] = matrix[largest], matrix[pivot]
+        scale = matrix[pivot][pivot]
+        matrix[pivot] = [cell / scale for cell in matrix[pivot]]
+        for row in range(width):
+            if row != pivot:
+                factor = matrix[row][pivot]
+                matrix[row] = [cell - factor * top for cell, top in zip(matrix[row], matrix[pivot], strict=True)]
+    return [matrix[row][width] for row in range(width)]
+
+
+def _matched(pairs: Sequence[tuple[float, float]]) -> Line | None:
+    """The line that gives the first scores the mean and the spread of the second."""
+    if len(pairs) < _FEWEST_SHARED:
+        return None
+    means = [sum(pair[side] for pair in pairs) / len(pairs) for side in (0, 1)]
+    spreads = [math.sqrt(sum((pair[side] - means[side]) ** 2 for pair in pairs)) for side in (0, 1)]
+    if not spreads[0]:
+        return None
+    slope = spreads[1] / spreads[0]
+    return Line(slope, means[1] - slope * means[0])
+
+
+class Qualities:
+    """Scores of models in quantisations, for the length of one run. ``of`` takes a microsecond for a known model."""
+
+    def __init__(self, models: Iterable[Model], quantizations: QualityTables) -> None:
+        models = tuple(models)
+        measured = [(model, score) for model in models if (score := score_on(model, INDEX)) is not None]
+        self._measured = measured
+        self._plane = self._fit(measured)
+        self._lines = {
+            index: line
+            for index in {*PROXIES, *CODING_INDICES}
+            if (line := _matched([(x, y) for model, y in measured if (x := score_on(model, index)) is not None]))
+        }
+        self._divergence = Divergence(quantizations)
+        self._standings: dict[tuple[str, bool], Standing] = {}
+        self._losses: dict[tuple[str, str], float] = {}
+
+    def of(self, model: Model, quant: str, task: Task) -> Quality:
+        """The quality of ``model`` in ``quant`` for ``task``; whether the model suits the task is not asked here."""
+        standing = self.standing(model, task)
+        key = (model.id, quant)
+        share = self._losses.get(key)
+        if share is None:
+            share = self._losses[key] = self._divergence.loss(model, quant)
+        loss = standing.score * share
+        return Quality(standing.score - loss, INDEX, standing.estimated, loss, standing.rule, standing.source)
+
+    def standing(self, model: Model, task: Task) -> Standing:
+        """The score before quantisation."""
+        key = (model.id, task is Task.CODING)
+        standing = self._standings.get(key)
+        if standing is None:
+            standing = self._for_code(model) if task is Task.CODING else self._general(model)
+            self._standings[key] = standing
+        return standing
+
+    @staticmethod
+    def _fit(measured: list[tuple[Model, float]]) -> Plane:
+        if len(measured) < _FEWEST_SHARED:
+            return Plane(0.0, 5.0, 5.0, 0.0)  # a catalog without scores: the order of size and age is left
+        return Plane(*least_squares([features(model) for model, _ in measured], [score for _, score in measured]))
+
+    def _general(self, model: Model) -> Standing:
+        score = score_on(model, INDEX)
+        if score is not None:
+            benchmark = max((b for b in model.benchmarks if b.index == INDEX), key=lambda b: b.date)
+            return Standing(score, False, f"measured, snapshot of {benchmark.date}", benchmark.source)
+        expected = self._plane.at(features(model)) + self._lineage_offset(model)
+        parts = [expected] + [value for _, value in self._on_scale(model, PROXIES)]
+        used = ["size, age and family"] + [index for index, _ in self._on_scale(model, PROXIES)]
+        floor, ceiling = self._between_siblings(model)
+        score = min(max(sum(parts) / len(parts) - _MARGIN, floor, 1.0), ceiling)
+        return Standing(score, True, f"estimated from {', '.join(used)}")
+
+    def _for_code(self, model: Model) -> Standing:
+        general = self.standing(model, Task.CHAT)
+        coding = self._on_scale(model, CODING_INDICES)
+        if coding:
+            score = (general.score + sum(value for _, value in coding) / len(coding)) / 2
+            names = ", ".join(index for index, _ in coding)
+            return Standing(score, general.estimated, f"{general.rule}; half from {names}", general.source)
+        if "coder" in model.abilities and general.estimated:
+            return Standing(general.score + _CODER_GAIN, True, f"{general.rule}; made for code")
+        return general
+
+    def _on_scale(self, model: Model, indices: Sequence[str]) -> list[tuple[str, float]]:
+        """The model's scores on other indices, brought to the scale."""
+        found = []
+        for index in indices:
+            score, line = score_on(model, index), self._lines.get(index)
+            if score is not None and line is not None:
+                found.append((index, line.slope * score + line.offset))
+        return found
+
+    def _siblings(self, model: Model) -> list[tuple[Model, float]]:
+        if not model.lineage:
+            return []
+        return [(other, score) for other, score in self._measured if other.lineage == model.lineage]
+
+    def _lineage_offset(self, model: Model) -> float:
+        """How far the measured models of the lineage lie off the plane; few of them say less."""
+        offsets = [score - self._plane.at(features(other)) for other, score in self._siblings(model)]
+        return sum(offsets) / (len(offsets) + 2)
+
+    def _between_siblings(self, model: Model) -> tuple[float, float]:
+        """The least and the most that the measured models of the lineage allow."""
+        size, age = effective_size(model), year(model.released)
+        floor, ceiling = 0.0, math.inf
+        for other, score in self._siblings(model):
+            other_size, other_age = effective_size(other), year(other.released)
+            if other_size >= size and other_age >= age:
+                ceiling = min(ceiling, score - self._surely(other_size / size, other_age - age))
+            elif other_size <= size * 1.02 and other_age <= age:
+                floor = max(floor, score + self._surely(max(size / other_size, 1.0), age - other_age))
+        return floor, ceiling
+
+    def _surely(self, times_larger: float, years_newer: float) -> float:
+        return _SIBLING_STEP * (self._plane.size * math.log(times_larger) + self._plane.age * years_newer)
+
+
+class Divergence:
+    """KL divergence of quantisations from the full model, and the share of the score that it costs."""
+
+    def __init__(self, quantizations: QualityTables) -> None:
+        self._published: dict[str, float] = {}
+        for table in quantizations.quality:
+            for row in table["rows"]:
+                # without an importance matrix comes first: that is what a file is unless its maker says otherwise
+                if row.get("mean_kld") is not None and (row["quant"] not in self._published or row["imatrix"] is None):
+                    self._published[row["quant"]] = row["mean_kld"]
+        self._formats = quantizations.formats
+
+    def loss(self, model: Model, quant: str) -> float:
+        """Share of the score, 0 to 1."""
+        if quant in (model.native_dtype, "BF16", "F32"):
+            return 0.0
+        divergence = self.of(quant)
+        if bits_of(quant, self._formats) >= _NATIVE_BITS.get(model.native_dtype, 16.0) - 0.3:
+            divergence *= _NATIVE_REST
+        size = (_KLD_PARAMS / max(model.params, 1)) ** _KLD_SIZE_EXPONENT
+        return 1 - math.exp(-_KLD_SHARE * divergence * size)
+
+    def of(self, quant: str) -> float:
+        """The published divergence, else that of a K-quant of as many bits."""
+        published = self._published.get(quant)
+        if published is not None:
+            return published
+        bits = bits_of(quant, self._formats)
+        known = sorted((b, self._published[name]) for name, b in _LADDER if name in self._published)
+        if not known or bits >= 15:
+            return 0.0
+        low = max((step for step in known if step[0] <= bits), default=known[0])
+        high = min((step for step in known if step[0] >= bits), default=known[-1])
+        share = (bits - low[0]) / (high[0] - low[0]) if high[0] > low[0] else 0.0
+        return math.exp(math.log(low[1]) * (1 - share) + math.log(high[1]) * share)
+
+
+# bits per weight of the block that most of the file is in
+_LADDER = (("Q2_K", 2.625), ("Q3_K_M", 3.4375), ("Q4_K_M", 4.5), ("Q5_K_M", 5.5), ("Q6_K", 6.5625), ("Q8_0", 8.5))
+_DIGIT = re.compile(r"\d+")
+
+
+def bits_of(quant: str, formats: Any) -> float:
+    """Bits per weight of a quantisation: of its format, or as its name says."""
+    form = formats.get(quant)
+    if form is not None:
+        return float(form.bits)
+    if quant in ("F16", "BF16", "F32"):
+        return 16.0
+    digit = _DIGIT.search(quant)
+    return float(digit[0]) + 0.5 if digit else 4.5
+
+
+def quality(model: Model, quant: str, task: Task, models: Iterable[Model], quantizations: QualityTables) -> Quality:
+    """The quality of one model; for many, keep a ``Qualities``."""
+    return Qualities(models, quantizations).of(model, quant, task)
