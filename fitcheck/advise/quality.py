@@ -298,8 +298,3 @@ def bits_of(quant: str, formats: Any) -> float:
         return 16.0
     digit = _DIGIT.search(quant)
     return float(digit[0]) + 0.5 if digit else 4.5
-
-
-def quality(model: Model, quant: str, task: Task, models: Iterable[Model], quantizations: QualityTables) -> Quality:
-    """The quality of one model; for many, keep a ``Qualities``."""
-    return Qualities(models, quantizations).of(model, quant, task)

@@ -12,8 +12,10 @@ THINKING_FLOOR_PER_S = 10.0
 COMFORT_PER_S = 20.0
 
 #: Trained for one thing: never offered for chat.
-_SPECIALISTS = {"base", "embedding", "coding", "guard", "translation", "math", "reward", "ocr", "agent_world"}
-_NEEDED = {Task.CODING: "coding", Task.REASONING: "reasoning", Task.VISION: "vision"}
+_SPECIALISTS = frozenset(
+    ("base", "coder", "guard", "translation", "math", "medical", "function_calling", "user_simulation", "agent_world")
+)
+_NEEDED = {Task.REASONING: "reasoning", Task.VISION: "vision"}
 
 
 def suits(model: Model, task: Task) -> bool:
@@ -23,10 +25,12 @@ def suits(model: Model, task: Task) -> bool:
         return "embedding" in model.modalities
     if "embedding" in model.modalities or "base" in abilities:
         return False
-    if task is Task.CHAT:
-        return not abilities & _SPECIALISTS
-    needed = _NEEDED[task]
-    return needed in abilities or needed in model.modalities
+    if task is Task.CODING:
+        abilities.discard("coder")
+    if abilities & _SPECIALISTS:
+        return False
+    needed = _NEEDED.get(task)
+    return needed is None or needed in abilities or needed in model.modalities
 
 
 def floor_per_s(model: Model, task: Task) -> float:

@@ -30,10 +30,10 @@ def scan(session: Session, request: Request, limit: int | None = SHOWN) -> Repor
 
 def judge_of(session: Session) -> Callable[[Model, str, Task], Quality]:
     """How good a model's answers are in a quantisation, from the catalog's benchmark scores."""
-    from fitcheck.advise.quality import quality
+    from fitcheck.advise.quality import Qualities
 
     catalog, quantizations = session.catalog, session.facts.quantizations
-    return lambda model, quant, task: quality(model, quant, task, catalog, quantizations)
+    return Qualities(catalog.models, quantizations).of
 
 
 def _summary(fits: tuple[Fit, ...]) -> str:
