@@ -10,6 +10,7 @@ from fitcheck.errors import FitcheckError
 from fitcheck.types import Machine, Model, Report, Request
 
 if TYPE_CHECKING:
+    from fitcheck.advise.quality import Qualities
     from fitcheck.catalog import Catalog
     from fitcheck.estimate.fit import Estimator
     from fitcheck.facts import Facts
@@ -53,6 +54,13 @@ class Session:
         from fitcheck.estimate.fit import Estimator
 
         return Estimator(self.facts)
+
+    @cached_property
+    def qualities(self) -> Qualities:
+        """How good the answers of each model are, from the catalog's public scores."""
+        from fitcheck.advise.quality import Qualities
+
+        return Qualities(self.catalog.models, self.facts.quantizations)
 
     def model(self, text: str) -> Model:
         """What a person typed -> Model. Raises FitcheckError when there is none, or when there are several."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from fitcheck.advise.choose import Choice, Chooser
+from fitcheck.advise.quality import Qualities
 from fitcheck.advise.suit import licensed, suits
 from fitcheck.estimate.fit import Estimator
 from fitcheck.types import Answer, Fit, Machine, Model, Quality, Request, Task
-
-Judge = Callable[[Model, str, Task], Quality]
 
 #: The tasks that one scan answers.
 EVERYDAY = (Task.CHAT, Task.CODING, Task.REASONING, Task.VISION)
@@ -29,7 +28,12 @@ class Ranking(Struct, frozen=True):
 
 
 def rank(
-    models: Iterable[Model], machine: Machine, request: Request, estimator: Estimator, judge: Judge, limit: int | None
+    models: Iterable[Model],
+    machine: Machine,
+    request: Request,
+    estimator: Estimator,
+    qualities: Qualities,
+    limit: int | None,
 ) -> Ranking:
     """Models of the request's task that fit and are fast enough, by quality, then speed, then name.
 
@@ -39,15 +43,15 @@ def rank(
     models = [model for model in models if model.shape is not None and licensed(model, request.licences)]
     chooser = Chooser(machine, request, estimator)
     choices = [chooser.choose(model) for model in models if suits(model, request.task)]
-    passing = _by_quality((choice for choice in choices if choice.passes), request.task, judge)
+    passing = _by_quality((choice for choice in choices if choice.passes), request.task, qualities)
     shown = passing[:limit]
     fits = tuple(_judged(chooser, choice, quality) for quality, choice in shown)
-    best = tuple(_best(models, chooser, judge, request.task, passing))
+    best = tuple(_best(models, chooser, qualities, request.task, passing))
     return Ranking(fits, len(passing) - len(shown), len(choices) - len(passing), best)
 
 
-def _by_quality(choices: Iterable[Choice], task: Task, judge: Judge) -> list[tuple[Quality, Choice]]:
-    judged = [(judge(choice.model, choice.quant, task), choice) for choice in choices]
+def _by_quality(choices: Iterable[Choice], task: Task, qualities: Qualities) -> list[tuple[Quality, Choice]]:
+    judged = [(qualities.of(choice.model, choice.quant, task), choice) for choice in choices]
     return sorted(judged, key=lambda pair: (-round(pair[0].score, 1), -pair[1].low_per_s, pair[1].model.id))
 
 
@@ -56,13 +60,13 @@ def _judged(chooser: Chooser, choice: Choice, quality: Quality) -> Fit:
 
 
 def _best(
-    models: list[Model], chooser: Chooser, judge: Judge, asked: Task, ranked: list[tuple[Quality, Choice]]
+    models: list[Model], chooser: Chooser, qualities: Qualities, asked: Task, ranked: list[tuple[Quality, Choice]]
 ) -> Iterator[Answer]:
     """One answer for the task that was asked; after a question about chat, the other everyday tasks too."""
     for task in EVERYDAY if asked is Task.CHAT else (asked,):
         if task is not asked:
             choices = (chooser.choose(model, task) for model in models if suits(model, task))
-            ranked = _by_quality((choice for choice in choices if choice.passes), task, judge)
+            ranked = _by_quality((choice for choice in choices if choice.passes), task, qualities)
         if ranked:
             choice = ranked[0][1]
             fit = chooser.estimate(choice)

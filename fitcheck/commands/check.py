@@ -7,7 +7,6 @@ from msgspec.structs import replace
 from fitcheck.advise.check import requirements, task_requirement
 from fitcheck.advise.choose import Chooser
 from fitcheck.advise.rank import rank
-from fitcheck.commands.scan import judge_of
 from fitcheck.errors import EXIT_NO, EXIT_OK, FitcheckError
 from fitcheck.session import Session
 from fitcheck.types import Check, Fit, Model, Report, Request, Task
@@ -55,7 +54,7 @@ def check_model(session: Session, model: Model, request: Request, task_given: bo
 
 
 def _nearest(session: Session, request: Request) -> Fit | None:
-    ranking = rank(session.catalog.models, session.machine, request, session.estimator, judge_of(session), 1)
+    ranking = rank(session.catalog.models, session.machine, request, session.estimator, session.qualities, 1)
     return ranking.fits[0] if ranking.fits else None
 
 

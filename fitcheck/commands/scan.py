@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from fitcheck.advise.rank import rank
 from fitcheck.session import Session
-from fitcheck.types import Fit, Model, Quality, Report, Request, Task, Verdict
+from fitcheck.types import Fit, Report, Request, Verdict
 
 SHOWN = 10
 
@@ -14,7 +12,7 @@ SHOWN = 10
 def scan(session: Session, request: Request, limit: int | None = SHOWN) -> Report:
     """Rank the catalog on the session's machine. ``limit`` None: everything that runs."""
     catalog = session.catalog
-    ranking = rank(catalog.models, session.machine, request, session.estimator, judge_of(session), limit)
+    ranking = rank(catalog.models, session.machine, request, session.estimator, session.qualities, limit)
     return session.report(
         "scan",
         _summary(ranking.fits),
@@ -26,14 +24,6 @@ def scan(session: Session, request: Request, limit: int | None = SHOWN) -> Repor
         notes=(*ranking.notes, *catalog.warnings),
         next_steps=tuple(_next_steps(ranking.fits)),
     )
-
-
-def judge_of(session: Session) -> Callable[[Model, str, Task], Quality]:
-    """How good a model's answers are in a quantisation, from the catalog's benchmark scores."""
-    from fitcheck.advise.quality import Qualities
-
-    catalog, quantizations = session.catalog, session.facts.quantizations
-    return Qualities(catalog.models, quantizations).of
 
 
 def _summary(fits: tuple[Fit, ...]) -> str:

@@ -1,0 +1,49 @@
+"""``fitcheck explain``: the arithmetic behind one model's answer."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from fitcheck.advise.choose import Chooser
+from fitcheck.advise.explain import context_curve, licence_in_plain_words
+from fitcheck.session import Session
+from fitcheck.types import Fit, Model, Report, Request, Task, Verdict
+from fitcheck.units import format_tokens
+
+_SHOWN_SOURCES = 6
+
+
+def explain(session: Session, request: Request, name: str) -> Report:
+    """Work one model out in full, in the quantisation that ``scan`` and ``check`` would take."""
+    model = session.model(name)
+    if "embedding" in model.modalities:
+        request = replace(request, task=Task.EMBEDDING)
+    chooser = Chooser(session.machine, request, session.estimator)
+    fit = chooser.estimate(chooser.choose(model))
+    fit = replace(fit, quality=session.qualities.of(model, fit.quant, request.task))
+    return session.report(
+        "explain",
+        f"{model.id} {fit.quant} with {fit.runtime}: {fit.verdict.value}",
+        request,
+        fits=(fit,),
+        models=(model,),
+        context_curve=context_curve(model, fit, session.machine, request, session.estimator),
+        notes=tuple(_notes(session, model, fit)),
+        next_steps=tuple(_next_steps(model, fit)),
+    )
+
+
+def _notes(session: Session, model: Model, fit: Fit) -> list[str]:
+    notes = [f"licence: {licence_in_plain_words(model)}"]
+    if fit.max_context_tokens and fit.max_context_q8_tokens > fit.max_context_tokens:
+        notes.append(f"{format_tokens(fit.max_context_q8_tokens)} of context with --kv q8_0")
+    sources = session.catalog.sources
+    used = dict.fromkeys(model.sources.values())
+    notes += [f"source: {sources[key]}" for key in list(used)[:_SHOWN_SOURCES] if key in sources]
+    return notes
+
+
+def _next_steps(model: Model, fit: Fit) -> list[str]:
+    if fit.verdict is Verdict.NO:
+        return [f"fitcheck plan {model.id}"]
+    return [fit.command] if fit.command else [f"fitcheck check {model.id}"]

@@ -1,0 +1,67 @@
+"""What this machine lacks, the smallest hardware of each kind, and the best model that runs here instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fitcheck.output.document import BAD, BLANK, DIM, GOOD, STRONG, Block, Column, Document, Span, Table, line
+from fitcheck.output.words import decode_speed, where
+from fitcheck.types import Hardware, Report
+from fitcheck.units import format_bytes, format_tokens
+
+_COLUMNS = (
+    Column("KIND", keep=6),
+    Column("SMALLEST THAT DOES IT", keep=99, shorten=True),
+    Column("NEEDS", right=True, keep=5),
+    Column("ON", keep=4),
+    Column("TOKENS/S", right=True, keep=8),
+)
+_KINDS = {
+    "this_machine": "this machine with",
+    "one_card": "one consumer card",
+    "two_cards": "two consumer cards",
+    "mac": "Mac",
+    "mini_pc": "unified mini-PC",
+    "workstation": "workstation card",
+    "datacentre": "datacentre",
+}
+
+
+def document(report: Report, verbose: bool = False) -> Document:
+    """The table of hardware with its verdict on this machine first."""
+    return Document(tuple(_blocks(report)), table_only=True)
+
+
+def quiet(report: Report) -> str:
+    """The first hardware that would do."""
+    return report.hardware[0].what if report.hardware else ""
+
+
+def _blocks(report: Report) -> Iterator[Block]:
+    check, request = report.checks[0], report.request
+    quant = request.quant if request else None
+    context = format_tokens(check.fit.context_tokens) if check.fit else ""
+    word = Span("yes", GOOD) if check.passed else Span("no", BAD)
+    yield line(Span(check.model, STRONG), f" {quant}, {context} context. This machine: ", word, indent=2)
+    for requirement in check.requirements:
+        if not requirement.met:
+            yield line(f"  {requirement.name}: needs {requirement.needed}, has {requirement.found}", indent=4)
+    yield BLANK
+    yield Table(_COLUMNS, tuple(_row(option) for option in report.hardware))
+    if not report.hardware:
+        yield line(Span("nothing in the table of hardware does it as asked", DIM))
+    yield BLANK
+    if report.best and not check.passed:
+        best = report.best[0]
+        yield line(f"Best for {best.task.value} here instead: ", Span(f"{best.model} {best.quant}", STRONG), indent=2)
+    yield line("Next: " + "    ".join(report.next_steps), indent=6)
+
+
+def _row(option: Hardware) -> tuple[Span, ...]:
+    return (
+        Span(_KINDS.get(option.kind, option.kind)),
+        Span(option.what, STRONG),
+        Span(format_bytes(option.fit.need_bytes)),
+        Span(where(option.fit)),
+        Span(decode_speed(option.fit.speed)),
+    )
