@@ -385,7 +385,9 @@ class MixtureOfExperts(Value, frozen=True, tag_field="type", tag="moe"):
     ``shared_intermediate_size``: width of all shared experts together, None when there is none. ``dense_parallel``:
     width of a dense feed-forward beside the experts. ``latent``: experts work in a space of this width (Nemotron 3)
     with a norm of ``latent_norm`` elements; ``expert_hidden`` is the same width.
-    ``router_outputs``: where it differs from ``n_experts`` (zero-computation experts).
+    ``router_outputs``: where it differs from ``n_experts`` (zero-computation experts). ``gating``: softmax, sigmoid or
+    softmax_of_chosen; ``normalises_weights``, ``weights_scale``: of the chosen experts' weights (None: what the
+    architecture does). ``expert_groups``: experts are chosen within the best ``expert_groups_used`` of so many groups.
     """
 
     n_experts: int
@@ -402,6 +404,11 @@ class MixtureOfExperts(Value, frozen=True, tag_field="type", tag="moe"):
     expert_hidden: int | None = None
     latent: int | None = None
     latent_norm: int = 0
+    gating: str | None = None
+    normalises_weights: bool | None = None
+    weights_scale: float | None = None
+    expert_groups: int = 1
+    expert_groups_used: int = 1
 
 
 class NoFeedForward(Value, frozen=True, tag_field="type", tag="none"):
@@ -592,6 +599,7 @@ class Weights(Record, frozen=True):
     total: int
     file_bytes: int
     exact: bool = True
+    unloaded: int = 0  # in the file and in ``total``, never loaded (multi-token prediction layers)
 
     def each_layer(self) -> Iterator[LayerBytes]:
         """The layers in execution order."""
