@@ -8,15 +8,30 @@ about the model; a type whose block does not divide the row falls back to anothe
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
 from fitcheck.errors import FitcheckError
 from fitcheck.estimate import tensors
-from fitcheck.estimate.tensors import LayerTensors, Matrix, Part
-from fitcheck.types import Attention, LayerBytes, MixtureOfExperts, Model, Shape, Tensor, Weights
+from fitcheck.estimate.tensors import FLOAT32, KEPT, PLAIN, LayerTensors, Layout, Matrix, Part, vector
+from fitcheck.types import (
+    Attention,
+    LatentAttention,
+    LayerBytes,
+    MixtureOfExperts,
+    Model,
+    ParallelMixers,
+    Shape,
+    Tensor,
+    Weights,
+)
+
+_UNQUANTISED = ("F32", "F16", "BF16")
+HOST_STEP = 32  # bytes to which tensors are padded in host memory
+GPU_STEP = 128  # and on CUDA
+CUDA_ROW_STEP = 512  # elements to which CUDA pads the last row of a quantised tensor (MATRIX_ROW_PADDING)
+HEADER_BYTES_PER_TOKEN = 40  # GGUF header: text, score, type and merges of one vocabulary entry
 
 
 class Block(Struct, frozen=True):
@@ -38,16 +53,6 @@ class Mix(Struct, frozen=True):
     stacked: str | None = None
     needs_imatrix: bool = False
     rules: dict[str, tuple[tuple[str, str], ...]] = {}
-
-
-class Layout(Struct, frozen=True):
-    """How the files of one llama.cpp architecture differ from the usual: see ``data/quantizations.json``."""
-
-    fused_qkv: bool = False
-    gqa_from_attention: bool = True
-    layers_of_70b: int = 0
-    mixes: dict[str, Mix] = {}
-    output: str | None = None
 
 
 class Format(Struct, frozen=True):
@@ -76,6 +81,7 @@ class Quantizations(Struct, frozen=True):
     kv_types: dict[str, str]
     quality: tuple[dict[str, Any], ...]
     layouts: dict[str, Layout] = {}
+    own_mixes: dict[str, dict[str, Mix]] = {}  # by architecture, where it has rules of its own
 
     def tensor_bytes(self, type_name: str, columns: int, rows: int) -> int:
         """Bytes of ``rows`` rows of ``columns`` elements in a type whose block divides the row."""
@@ -93,6 +99,52 @@ class Quantizations(Struct, frozen=True):
         """Bytes of one cache row of ``elements`` elements in a cache type (``f16``, ``q8_0``, …)."""
         block = self.blocks[self.kv_types[kv_type]]
         return -(-elements // block.elements) * block.bytes
+
+
+class Bytes(NamedTuple):
+    """Bytes of some tensors: in the file, in the host's memory, in a GPU's memory (each with its padding)."""
+
+    file: int
+    host: int
+    gpu: int
+
+    def plus(self, other: Bytes) -> Bytes:
+        """Element-wise sum."""
+        return Bytes(self.file + other.file, self.host + other.host, self.gpu + other.gpu)
+
+
+NOTHING = Bytes(0, 0, 0)
+
+
+class StoredLayer(NamedTuple):
+    """Bytes of one layer: what every token reads, and the routed experts."""
+
+    mixer: Bytes
+    ffn: Bytes
+    experts: Bytes
+
+
+class Stored(NamedTuple):
+    """A model in one quantisation as the engine stores it.
+
+    ``kinds`` and ``layers`` as in ``types.Weights``. ``head``: output matrix, ``embedding`` again where it is tied.
+    ``first_layer`` lies beside layer 0, ``beside_output`` beside the output matrix, ``each_device`` once on every
+    device that holds layers. ``output_first``: a tied output is a copy of its own even on one device.
+    ``prediction_layers`` count as layers when they are split over devices, and are not loaded.
+    """
+
+    weights: Weights
+    kinds: tuple[StoredLayer, ...]
+    layers: str
+    embedding: Bytes
+    head: Bytes
+    tables: Bytes
+    first_layer: Bytes
+    beside_output: Bytes
+    each_device: Bytes
+    tied: bool
+    output_first: bool
+    prediction_layers: int
 
 
 class _Place(Struct):
@@ -130,124 +182,344 @@ _CONDITIONS: dict[str, Callable[[_Place], bool]] = {
 
 _VALUES = ("attn_v", "attn_qkv", "attn_kv_b")
 _CATEGORIES = {"attn_qkv": "attn_v", "attn_kv_b": "attn_v"}
+_FEED_FORWARD = ("ffn_up", "ffn_gate", "ffn_down")
 
 
-@lru_cache(maxsize=256)
 def _category(name: str) -> str:
     """The rule that a tensor falls under; llama.cpp matches parts of the name."""
-    if name in _CATEGORIES:
-        return _CATEGORIES[name]
-    for prefix in ("ffn_up", "ffn_gate", "ffn_down"):
-        if name.startswith(prefix):
-            return prefix
-    return name
+    prefix = next((p for p in _FEED_FORWARD if name.startswith(p)), None)
+    return prefix or _CATEGORIES.get(name, name)
 
 
-def _chosen_type(mix: Mix, name: str, stack: int, place: _Place) -> str:
-    if mix.stacked is not None:
-        return mix.stacked if stack > 1 else mix.base
-    for condition, type_name in mix.rules.get(_category(name), ()):
-        if _CONDITIONS[condition](place):
-            return type_name
-    return mix.base
+class _Typist:
+    """Chooses the type of every tensor of one model in one mix, and counts its bytes."""
+
+    def __init__(self, quant: str, mix: Mix, layout: Layout, table: Quantizations, place: _Place) -> None:
+        self._mix = mix
+        self._layout = layout
+        self._table = table
+        self.place = place
+        self._kept = quant if quant in _UNQUANTISED else "F16"
+        self._made: dict[tuple[str, Matrix], Bytes] = {}
+
+    def part(self, part: Part) -> Bytes:
+        """Bytes of some tensors of the layer that ``place`` is at."""
+        total = NOTHING
+        for matrix in part:
+            total = total.plus(self.stored(self._type(matrix), matrix))
+        return total
+
+    def stored(self, type_name: str, matrix: Matrix) -> Bytes:
+        """Bytes of one tensor in ``type_name`` or what it falls back to."""
+        found = self._made.get((type_name, matrix))
+        if found is None:
+            fitting = self._table.fitting_type(type_name, matrix.columns)
+            found = self._made[type_name, matrix] = _stored(fitting, matrix, self._table)
+        return found
+
+    def _type(self, matrix: Matrix) -> str:
+        if matrix.precision == FLOAT32:
+            return "F32"
+        if matrix.precision == KEPT or matrix.name in self._layout.kept:
+            return self._kept
+        mix = self._mix
+        if mix.stacked is not None:
+            experts = matrix.name.startswith(_FEED_FORWARD) or not self._layout.stacked_experts_only
+            return mix.stacked if matrix.stack > 1 and experts else mix.base
+        if matrix.name in self._layout.at_least_q8 and mix.base not in _UNQUANTISED:
+            return "Q8_0"
+        for condition, type_name in mix.rules.get(_category(matrix.name), ()):
+            if _CONDITIONS[condition](self.place):
+                return type_name
+        return mix.base
 
 
-def _part_bytes(part: Part, mix: Mix, place: _Place, table: Quantizations, kept_bytes: int) -> int:
-    total = 4 * part.float32 + kept_bytes * part.kept
-    for matrix in part.matrices:
-        chosen = _chosen_type(mix, matrix.name, matrix.stack, place)
-        if table.blocks[chosen].elements > 1:
-            chosen = table.fitting_type(chosen, matrix.columns)
-        total += table.tensor_bytes(chosen, matrix.columns, matrix.rows * matrix.stack)
-    return total
+def _stored(type_name: str, matrix: Matrix, table: Quantizations) -> Bytes:
+    file = table.tensor_bytes(type_name, matrix.columns, matrix.rows * matrix.stack)
+    gpu = file
+    rest = matrix.columns % CUDA_ROW_STEP
+    if rest and table.blocks[type_name].elements > 1:
+        gpu += table.tensor_bytes(type_name, CUDA_ROW_STEP - rest, 1)
+    return Bytes(file, -(-file // HOST_STEP) * HOST_STEP, -(-gpu // GPU_STEP) * GPU_STEP)
 
 
 def _n_experts(shape: Shape) -> int:
     return max((kind.ffn.n_experts for kind in shape.kinds if isinstance(kind.ffn, MixtureOfExperts)), default=0)
 
 
-def _gqa(shape: Shape) -> int:
+def _gqa(shape: Shape, layout: Layout) -> int:
+    """Query heads per KV head as the rules see it: of the first layer, or of the model."""
     for kind in shape.each_layer():
-        if isinstance(kind.mixer, Attention):
-            return kind.mixer.n_heads // kind.mixer.n_kv_heads
+        mixer = kind.mixer
+        heads = mixer.parts if isinstance(mixer, ParallelMixers) else (mixer,)
+        for head in heads:
+            if isinstance(head, Attention):
+                return head.n_heads // head.n_kv_heads
+            if isinstance(head, LatentAttention):
+                return head.n_heads
+        if layout.gqa_of_first_layer:
+            return 0
     return 0
 
 
-def _letter(index: int) -> str:
-    return chr(97 + index)
+def _count_values(kind: LayerTensors) -> int:
+    return sum(1 for matrix in kind.mixer if matrix.name in _VALUES)
 
 
-def _of_shape(model: Model, shape: Shape, quant: str, mix: Mix, layout: Layout, table: Quantizations) -> Weights:
-    kinds = [tensors.layer_tensors(kind, shape, layout.fused_qkv) for kind in shape.kinds]
-    experts = _n_experts(shape)
-    n_values = sum(_count_values(kinds[ord(letter) - 97]) for letter in shape.layers)
-    place = _Place(0, shape.n_layers, 0, n_values, _gqa(shape), experts, layout.layers_of_70b == shape.n_layers)
-    kept = 4 if quant == "F32" else 2
-    found: dict[LayerBytes, str] = {}
-    letters = []
-    down = 0
-    for index, letter in enumerate(shape.layers):
-        kind = kinds[ord(letter) - 97]
-        has_ffn = bool(kind.ffn.matrices or kind.experts.matrices)
-        place.layer = index if experts else down
-        layer = LayerBytes(
-            _part_bytes(kind.mixer, mix, place, table, kept),
-            _part_bytes(kind.ffn, mix, place, table, kept),
-            _part_bytes(kind.experts, mix, place, table, kept),
-        )
-        down += has_ffn
-        place.value += _count_values(kind)
-        letters.append(found.setdefault(layer, _letter(len(found))))
-    hidden = shape.hidden_size
-    tied = shape.tie_word_embeddings or shape.no_lm_head
-    output_type = table.fitting_type(layout.output or mix.output, hidden)
-    embedding_type = output_type if tied else table.fitting_type(mix.embedding or mix.base, hidden)
-    embedding = table.tensor_bytes(embedding_type, hidden, shape.vocab_size)
-    output = 0 if tied else table.tensor_bytes(output_type, hidden, shape.vocab_size)
-    lookup = table.tensor_bytes(embedding_type, 1, 0) + 4 * shape.learned_positions * hidden
-    lookup += _table_bytes(shape, embedding_type, table)
-    other = 4 * (shape.final_norms * hidden * shape.norm_factor + shape.extra_params)
-    other += 4 * shape.vocab_size if shape.lm_head_bias else 0
-    layers = sum(layer.total * letters.count(letter) for layer, letter in found.items())
-    total = layers + embedding + output + lookup + other
-    return Weights(
-        quant=quant,
-        kinds=tuple(found),
-        layers="".join(letters),
-        token_embedding=embedding,
-        output=output,
-        lookup=lookup,
-        other=other,
-        tied=tied,
-        total=total,
-        file_bytes=total,
+def _place(shape: Shape, kinds: list[LayerTensors], layout: Layout) -> _Place:
+    return _Place(
+        layer=0,
+        n_layers=shape.n_layers + layout.prediction_layers,
+        value=0,
+        n_values=sum(_count_values(kinds[ord(letter) - 97]) for letter in shape.layers) + layout.prediction_layers,
+        gqa=_gqa(shape, layout),
+        experts=_n_experts(shape),
+        big_llama=layout.layers_of_70b == shape.n_layers and _gqa(shape, layout) > 1,
     )
 
 
-def _count_values(kind: LayerTensors) -> int:
-    return sum(1 for matrix in kind.mixer.matrices if matrix.name in _VALUES)
+def _layers(shape: Shape, kinds: list[LayerTensors], typist: _Typist) -> tuple[tuple[StoredLayer, ...], str]:
+    """The kinds of layers by bytes, and one letter per layer."""
+    found: dict[StoredLayer, str] = {}
+    letters = []
+    place = typist.place
+    feed_forwards = 0
+    for index, letter in enumerate(shape.layers):
+        kind = kinds[ord(letter) - 97]
+        place.layer = index if place.experts else feed_forwards
+        layer = StoredLayer(typist.part(kind.mixer), typist.part(kind.ffn), typist.part(kind.experts))
+        letters.append(found.setdefault(layer, chr(97 + len(found))))
+        feed_forwards += bool(kind.ffn or kind.experts)
+        place.value += _count_values(kind)
+    return tuple(found), "".join(letters)
 
 
-def _table_bytes(shape: Shape, embedding_type: str, table: Quantizations) -> int:
-    rows = shape.per_layer_embedding_params // shape.vocab_size
-    total = 0
-    if rows:
-        total += table.tensor_bytes(table.fitting_type(embedding_type, rows), rows, shape.vocab_size)
-    if shape.lookup_params:
-        total += table.tensor_bytes(embedding_type, shape.lookup_params, 1)
-    return total
+def _prediction_bytes(shape: Shape, kinds: list[LayerTensors], layout: Layout, typist: _Typist) -> int:
+    """Bytes of the multi-token prediction layers of the file: the last kind of layer and what joins it to the rest."""
+    if not layout.prediction_layers:
+        return 0
+    hidden = shape.hidden_size
+    kind = kinds[ord(shape.layers[-1]) - 97]
+    joint = (Matrix("nextn.eh_proj", 2 * hidden, hidden), *vector("nextn.norm", hidden) * 3)
+    typist.place.layer = shape.n_layers
+    layer = typist.part(kind.mixer + kind.ffn + kind.experts + joint).file
+    return layer * layout.prediction_layers
 
 
-def weights(model: Model, quant: str, quantizations: Quantizations) -> Weights:
-    """Bytes of ``model`` in ``quant`` by role; exact for GGUF mixes of architectures that llama.cpp runs.
+def _of_mix(model: Model, shape: Shape, quant: str, mix: Mix, layout: Layout, table: Quantizations) -> Stored:
+    kinds = [tensors.layer_tensors(kind, shape, layout) for kind in shape.kinds]
+    outer = tensors.outer_tensors(shape, layout)
+    typist = _Typist(quant, mix, layout, table, _place(shape, kinds, layout))
+    stored_kinds, letters = _layers(shape, kinds, typist)
+    tied = not outer.head
+    output_type = layout.output or mix.output if mix.base not in _UNQUANTISED else mix.base
+    if mix.base not in _UNQUANTISED and shape.hidden_size % table.blocks[mix.base].elements:
+        output_type = "Q8_0"
+    embedding_type = output_type if tied else mix.embedding or mix.base
+    embedding = typist.stored(embedding_type, outer.embedding)
+    tables = NOTHING
+    for matrix in outer.tables:
+        tables = tables.plus(typist.stored("F32" if matrix.precision == FLOAT32 else embedding_type, matrix))
+    unloaded = _prediction_bytes(shape, kinds, layout, typist)
+    return _assembled(
+        quant,
+        stored_kinds,
+        letters,
+        embedding=embedding,
+        head=typist.stored(output_type, outer.head[0]) if outer.head else embedding,
+        tables=tables,
+        first_layer=typist.part(outer.first_layer),
+        beside_output=typist.part(outer.output),
+        each_device=typist.part(tensors.rope_factors(shape, layout, model.context_tokens)),
+        tied=tied,
+        layout=layout,
+        vocabulary=shape.vocab_size,
+        unloaded=unloaded,
+    )
+
+
+def _assembled(
+    quant: str,
+    kinds: tuple[StoredLayer, ...],
+    letters: str,
+    *,
+    embedding: Bytes,
+    head: Bytes,
+    tables: Bytes,
+    first_layer: Bytes,
+    beside_output: Bytes,
+    each_device: Bytes,
+    tied: bool,
+    layout: Layout,
+    vocabulary: int,
+    unloaded: int = 0,
+    exact: bool = True,
+) -> Stored:
+    file_kinds = tuple(LayerBytes(kind.mixer.file, kind.ffn.file, kind.experts.file) for kind in kinds)
+    other = first_layer.file + beside_output.file + each_device.file
+    output = 0 if tied else head.file
+    body = sum(file_kinds[ord(letter) - 97].total for letter in letters)
+    total = body + embedding.file + output + tables.file + other + unloaded
+    weights = Weights(
+        quant=quant,
+        kinds=file_kinds,
+        layers=letters,
+        token_embedding=embedding.file,
+        output=output,
+        lookup=tables.file,
+        other=other,
+        tied=tied,
+        total=total,
+        file_bytes=total + HEADER_BYTES_PER_TOKEN * vocabulary,
+        exact=exact,
+        unloaded=unloaded,
+    )
+    return Stored(
+        weights=weights,
+        kinds=kinds,
+        layers=letters,
+        embedding=embedding,
+        head=head,
+        tables=tables,
+        first_layer=first_layer,
+        beside_output=beside_output,
+        each_device=each_device,
+        tied=tied,
+        output_first=layout.output_first,
+        prediction_layers=layout.prediction_layers,
+    )
+
+
+def _of_format(shape: Shape, quant: str, form: Format, layout: Layout) -> Stored:
+    """A format outside GGUF: so many bits per weight of what it quantises, 16 bits for the rest."""
+
+    def size(part: Part, quantised: bool) -> Bytes:
+        bits = sum(
+            matrix.elements * (form.bits if quantised and matrix.precision != FLOAT32 else 16) for matrix in part
+        )
+        return _plain(bits / 8)
+
+    everywhere = form.quantised in ("linear", "all")
+    kinds = []
+    letters: dict[str, str] = {}
+    for letter, kind in zip("abcdefghijklmnopqrstuvwxyz", shape.kinds, strict=False):
+        part = tensors.layer_tensors(kind, shape, layout)
+        kinds.append(StoredLayer(size(part.mixer, everywhere), size(part.ffn, everywhere), size(part.experts, True)))
+        letters[letter] = letter
+    outer = tensors.outer_tensors(shape, layout)
+    tables = form.quantised == "all"
+    head_bits = form.output_bits or (form.bits if tables else 16)
+    embedding = size((outer.embedding,), tables)
+    head = _plain(sum(matrix.elements for matrix in outer.head) * head_bits / 8) if outer.head else embedding
+    return _assembled(
+        quant,
+        tuple(kinds),
+        shape.layers,
+        embedding=embedding,
+        head=head,
+        tables=size(outer.tables, tables),
+        first_layer=size(outer.first_layer, everywhere),
+        beside_output=size(outer.output, False),
+        each_device=NOTHING,
+        tied=not outer.head,
+        layout=layout,
+        vocabulary=0,
+    )
+
+
+def _plain(size: float) -> Bytes:
+    whole = round(size)
+    return Bytes(whole, whole, whole)
+
+
+def _of_file(model: Model, shape: Shape, file: tuple[Tensor, ...], layout: Layout, table: Quantizations) -> Stored:
+    """A real file: every tensor in its own type."""
+    layers = [[NOTHING, NOTHING, NOTHING] for _ in range(shape.n_layers)]
+    outer = dict.fromkeys(("embedding", "head", "tables", "first", "output", "each"), NOTHING)
+    unloaded = 0
+    for tensor in file:
+        matrix, type_name = _matrix(tensor), tensor.type
+        if type_name not in table.blocks:
+            raise FitcheckError("unknown_tensor_type", f"tensor {matrix.name} has type {type_name}", "update fitcheck")
+        size = _stored(type_name, matrix, table)
+        index, name = _place_in_file(tensor.name)
+        if index is None:
+            role = _OUTER_ROLES.get(name, "output")
+            outer[role] = outer[role].plus(size)
+        elif index < shape.n_layers:
+            part = 2 if "_exps" in name else 1 if name.startswith(("ffn_", "exp_probs")) else 0
+            layers[index][part] = layers[index][part].plus(size)
+        else:
+            unloaded += size.file
+    found: dict[StoredLayer, str] = {}
+    letters = "".join(found.setdefault(StoredLayer(*layer), chr(97 + len(found))) for layer in layers)
+    tied = outer["head"] is NOTHING
+    return _assembled(
+        model.file_quant or "",
+        tuple(found),
+        letters,
+        embedding=outer["embedding"],
+        head=outer["embedding"] if tied else outer["head"],
+        tables=outer["tables"],
+        first_layer=outer["first"],
+        beside_output=outer["output"],
+        each_device=outer["each"],
+        tied=tied,
+        layout=layout,
+        vocabulary=shape.vocab_size,
+        unloaded=unloaded,
+    )
+
+
+_OUTER_ROLES = {
+    "token_embd.weight": "embedding",
+    "output.weight": "head",
+    "position_embd.weight": "tables",
+    "token_types.weight": "tables",
+    "per_layer_token_embd.weight": "tables",
+    "per_layer_model_proj.weight": "first",
+    "per_layer_proj_norm.weight": "first",
+    "token_embd_norm.weight": "first",
+    "token_embd_norm.bias": "first",
+    "rope_freqs.weight": "each",
+    "rope_factors_long.weight": "each",
+    "rope_factors_short.weight": "each",
+}
+
+
+def _matrix(tensor: Tensor) -> Matrix:
+    dims = (*tensor.dims, 1, 1, 1)
+    return Matrix(tensor.name, dims[0], dims[1], dims[2] * dims[3])
+
+
+def _place_in_file(name: str) -> tuple[int | None, str]:
+    """(layer, name within the layer) of a tensor, layer None outside layers."""
+    parts = name.split(".", 2)
+    if parts[0] == "blk" and len(parts) == 3 and parts[1].isdecimal():
+        return int(parts[1]), parts[2]
+    return None, name
+
+
+def store(model: Model, quant: str, table: Quantizations) -> Stored:
+    """``model`` in ``quant`` as an engine stores it; exact for GGUF mixes of architectures that llama.cpp runs.
 
     Raises FitcheckError ``unknown_quant`` for a name that is in no table, ``unknown_shape`` for a model without one.
     """
     shape = model.shape
     if shape is None:
         raise FitcheckError("unknown_shape", f"the shape of {model.id} is not known", "use a model file or hf: name")
-    layout = quantizations.layouts.get(model.architecture or "", Layout())
-    mix = layout.mixes.get(quant) or quantizations.mixes.get(quant)
+    layout = table.layouts.get(model.architecture or "", PLAIN)
+    if model.tensors is not None and quant in (model.file_quant, None):
+        return _of_file(model, shape, model.tensors, layout, table)
+    mix = table.own_mixes.get(model.architecture or "", {}).get(quant) or table.mixes.get(quant)
     if mix is not None:
-        return _of_shape(model, shape, quant, mix, layout, quantizations)
+        return _of_mix(model, shape, quant, mix, layout, table)
+    form = table.formats.get(quant)
+    if form is not None:
+        return _of_format(shape, quant, form, layout)
     raise FitcheckError("unknown_quant", f"unknown quantisation {quant}", "try Q4_K_M, Q8_0 or F16")
+
+
+def weights(model: Model, quant: str, quantizations: Quantizations) -> Weights:
+    """Bytes of ``model`` in ``quant`` by role, as they lie in the file; raises as ``store`` does."""
+    return store(model, quant, quantizations).weights

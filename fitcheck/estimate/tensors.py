@@ -1,11 +1,13 @@
 """A model's shape -> its tensors, as llama.cpp's files hold them.
 
-Every layer is described by its matrices (which a quantisation may change) and by how many numbers stay in 32 bits
-whatever the quantisation: norms, biases, routers, short convolutions. Matrix names are llama.cpp's without ``.weight``,
-because its quantisation rules go by name. Source: the ``load_arch_tensors`` functions of llama.cpp 0c1e570.
+Names are llama.cpp's without ``.weight``, because its quantisation rules go by name. What an architecture does in its
+own way is data (``layouts`` in ``data/quantizations.json``). Source: the ``load_arch_tensors`` functions of llama.cpp
+0c1e570; the sums reproduce the published parameter counts of the catalog.
 """
 
 from __future__ import annotations
+
+from math import log2
 
 from msgspec import Struct
 
@@ -30,14 +32,23 @@ from fitcheck.types import (
     ShortConvolution,
 )
 
+QUANTISED = "quantised"  # takes the type that the quantisation mix gives it
+KEPT = "kept"  # stays in the 16 bits it was trained in
+FLOAT32 = "float32"  # stays in 32 bits: norms, biases, routers, short convolutions
+
+
+OVERLAPPED_RATIO = 4  # DeepSeek-V4 compresses overlapping windows at this ratio, which doubles the compressor
+LOOKUP_COLUMNS = 256  # row of a looked-up table whose real row is not known; a multiple of every block
+
 
 class Matrix(Struct, frozen=True):
-    """A two-dimensional weight, or a stack of them: ``stack`` matrices of ``columns`` x ``rows`` (elements per row)."""
+    """A weight of ``stack`` matrices of ``rows`` rows, each of ``columns`` elements. A vector has one row."""
 
     name: str
     columns: int
-    rows: int
+    rows: int = 1
     stack: int = 1
+    precision: str = QUANTISED
 
     @property
     def elements(self) -> int:
@@ -45,17 +56,7 @@ class Matrix(Struct, frozen=True):
         return self.columns * self.rows * self.stack
 
 
-class Part(Struct, frozen=True):
-    """One side of a layer: its matrices, elements that stay F32, and elements that stay in the trained 16 bits."""
-
-    matrices: tuple[Matrix, ...] = ()
-    float32: int = 0
-    kept: int = 0
-
-    @property
-    def elements(self) -> int:
-        """All elements, which is the parameter count of the part."""
-        return sum(matrix.elements for matrix in self.matrices) + self.float32 + self.kept
+Part = tuple[Matrix, ...]
 
 
 class LayerTensors(Struct, frozen=True):
@@ -66,181 +67,263 @@ class LayerTensors(Struct, frozen=True):
     experts: Part
 
 
-def _attention(a: Attention, hidden: int, fused: bool) -> Part:
+class RopeFactors(Struct, frozen=True):
+    """Frequency factors that some files carry, ``tables`` of them, each of half the rotated part of a head.
+
+    Met when the vocabulary is in ``vocabulary`` and the context above ``context_above`` (both where given).
+    ``layers`` "full": heads of full-attention layers, where windowed ones differ.
+    """
+
+    tables: int
+    vocabulary: tuple[int, int] | None = None
+    context_above: int = 0
+    rotary: float = 1.0
+    layers: str = "all"
+
+
+Extra = tuple[str, str, str, str]  # name, columns, rows, precision; sizes are products of numbers and of Shape's words
+
+
+class Layout(Struct, frozen=True, forbid_unknown_fields=True):
+    """How the files of one llama.cpp architecture differ from the usual.
+
+    ``stored_shared_kv``: layers that read another layer's cache have K and V weights of their own all the same.
+    ``output_first``: the engine makes the tied output before the embedding, hence two copies even on one device.
+    ``layer_scalars``: numbers per layer that are no parameters. ``embedding_norm``: the one norm outside layers belongs
+    to the embedding, on the first layer's device. ``prediction_layers``: multi-token prediction layers in the file,
+    counted as layers when they are split over devices, never loaded. ``kept``, ``at_least_q8``: names that the mix
+    leaves alone or in 8 bits. ``*_extras`` name what ``Shape.extra_params`` and its kin count.
+    ``gqa_of_first_layer``: heads are listed per layer, and quantisation rules ask about the first one.
+    """
+
+    fused_qkv: bool = False
+    stored_shared_kv: bool = False
+    output_first: bool = False
+    output: str | None = None
+    layers_of_70b: int = 0
+    layer_scalars: int = 0
+    embedding_norm: bool = False
+    pooler: bool = True
+    prediction_layers: int = 0
+    gqa_of_first_layer: bool = False
+    stacked_experts_only: bool = False
+    kept: tuple[str, ...] = ()
+    at_least_q8: tuple[str, ...] = ()
+    rope_factors: tuple[RopeFactors, ...] = ()
+    layer_extras: tuple[Extra, ...] = ()
+    first_layer_extras: tuple[Extra, ...] = ()
+    mixer_extras: tuple[Extra, ...] = ()
+    output_extras: tuple[Extra, ...] = ()
+
+
+PLAIN = Layout()
+
+
+def vector(name: str, elements: int) -> Part:
+    """A weight that stays in 32 bits, or nothing."""
+    return (Matrix(name, elements, precision=FLOAT32),) if elements else ()
+
+
+def elements(part: Part) -> int:
+    """All elements of a part, which is its parameter count."""
+    return sum(matrix.elements for matrix in part)
+
+
+def _attention(a: Attention, hidden: int, layout: Layout) -> Part:
     head_v = a.v_head_dim or a.head_dim
+    has_kv = layout.stored_shared_kv or not a.kv_shared
     q = a.n_heads * a.head_dim
-    k = 0 if a.kv_shared else a.n_kv_heads * a.head_dim
-    v = 0 if a.kv_shared else a.n_kv_heads * head_v
-    matrices = []
-    if fused:
-        matrices.append(Matrix("attn_qkv", hidden, q + k + v))
+    k = a.n_kv_heads * a.head_dim if has_kv else 0
+    v = a.n_kv_heads * head_v if has_kv else 0
+    part: Part
+    if layout.fused_qkv:
+        part = (Matrix("attn_qkv", hidden, q + k + v), *vector("attn_qkv.bias", q + k + v if "q" in a.bias else 0))
     else:
-        matrices.append(Matrix("attn_q", hidden, 2 * q if a.gate == "q_double" else q))
+        part = (Matrix("attn_q", hidden, 2 * q if a.gate == "q_double" else q), *_bias(a, "q", q))
         if k:
-            matrices.append(Matrix("attn_k", hidden, k))
+            part += (Matrix("attn_k", hidden, k), *_bias(a, "k", k))
         if v and not a.k_eq_v:
-            matrices.append(Matrix("attn_v", hidden, v))
-    if a.gate == "full":
-        matrices.append(Matrix("attn_gate", hidden, a.n_heads * head_v))
-    elif a.gate == "per_head":
-        matrices.append(Matrix("attn_gate", hidden, a.n_heads))
-    matrices.append(Matrix("attn_output", a.n_heads * head_v, hidden))
-    biases = {"q": q, "k": k, "v": v, "o": hidden}
-    float32 = sum(biases[letter] for letter in a.bias)
-    if a.qk_norm == "per_head":
-        float32 += a.head_dim * (1 if a.kv_shared else 2)
-    elif a.qk_norm:
-        float32 += q + k
-    if a.sinks:
-        float32 += a.n_heads
-    return Part(tuple(matrices), float32 + a.extra_params)
+            part += (Matrix("attn_v", hidden, v), *_bias(a, "v", v))
+    part += _gate(a.gate, hidden, a.n_heads, head_v)
+    part += (Matrix("attn_output", a.n_heads * head_v, hidden), *_bias(a, "o", hidden))
+    if a.qk_norm:
+        per_head = a.qk_norm == "per_head"
+        part += vector("attn_q_norm", a.head_dim if per_head else q)
+        part += vector("attn_k_norm", (a.head_dim if per_head else k) if has_kv else 0)
+    return part + vector("attn_sinks", a.n_heads if a.sinks else 0)
+
+
+def _bias(a: Attention, letter: str, width: int) -> Part:
+    return vector(f"attn_{letter}.bias", width if letter in a.bias else 0)
+
+
+def _gate(kind: str | None, hidden: int, heads: int, head_v: int) -> Part:
+    if kind == "full":
+        return (Matrix("attn_gate", hidden, heads * head_v),)
+    return (Matrix("attn_gate", hidden, heads),) if kind == "per_head" else ()
 
 
 def _indexer(i: Indexer, hidden: int, q_rank: int) -> Part:
-    matrices = (
+    return (
         Matrix("indexer.attn_q_b", q_rank, i.n_heads * i.head_dim),
         Matrix("indexer.attn_k", hidden, i.head_dim),
         Matrix("indexer.proj", hidden, i.n_heads),
+        *vector("indexer.k_norm", i.head_dim),
+        *vector("indexer.k_norm.bias", i.head_dim),
     )
-    return Part(matrices, 2 * i.head_dim)
 
 
 def _latent(a: LatentAttention, hidden: int) -> Part:
     head_qk = a.qk_nope_head_dim + a.qk_rope_head_dim
+    part: Part
     if a.q_lora_rank:
-        matrices = [
+        part = (
             Matrix("attn_q_a", hidden, a.q_lora_rank),
+            *vector("attn_q_a_norm", a.q_lora_rank),
             Matrix("attn_q_b", a.q_lora_rank, a.n_heads * head_qk),
-        ]
+        )
     else:
-        matrices = [Matrix("attn_q", hidden, a.n_heads * head_qk)]
-    matrices += [
+        part = (Matrix("attn_q", hidden, a.n_heads * head_qk),)
+    part += (
         Matrix("attn_kv_a_mqa", hidden, a.kv_lora_rank + a.qk_rope_head_dim),
+        *vector("attn_kv_a_norm", a.kv_lora_rank),
         Matrix("attn_k_b", a.qk_nope_head_dim, a.kv_lora_rank, a.n_heads),
         Matrix("attn_v_b", a.kv_lora_rank, a.v_head_dim, a.n_heads),
         Matrix("attn_output", a.n_heads * a.v_head_dim, hidden),
-    ]
-    float32 = (a.q_lora_rank or 0) + a.kv_lora_rank + a.extra_params
+    )
     if a.indexer is not None:
-        indexer = _indexer(a.indexer, hidden, a.q_lora_rank or hidden)
-        matrices += indexer.matrices
-        float32 += indexer.float32
-    if a.gate == "full":
-        matrices.append(Matrix("attn_gate", hidden, a.n_heads * a.v_head_dim))
-    elif a.gate == "per_head":
-        matrices.append(Matrix("attn_gate", hidden, a.n_heads))
-    return Part(tuple(matrices), float32)
+        part += _indexer(a.indexer, hidden, a.q_lora_rank or hidden)
+    return part + _gate(a.gate, hidden, a.n_heads, a.v_head_dim)
 
 
 def _compressed(a: CompressedAttention, hidden: int) -> Part:
     """DeepSeek-V4: low-rank queries, one shared key-value head, output in groups, a compressor per compressed layer."""
-    group_width = a.n_heads * a.head_dim // a.o_groups
-    matrices = [
+    part: Part = (
         Matrix("attn_q_a", hidden, a.q_lora_rank),
+        *vector("attn_q_a_norm", a.q_lora_rank),
         Matrix("attn_q_b", a.q_lora_rank, a.n_heads * a.head_dim),
         Matrix("attn_kv", hidden, a.head_dim),
-        Matrix("attn_output_a", group_width, a.o_lora_rank * a.o_groups),
+        *vector("attn_kv_norm", a.head_dim),
+        *vector("attn_sinks", a.n_heads),
+        Matrix("attn_output_a", a.n_heads * a.head_dim // a.o_groups, a.o_lora_rank * a.o_groups),
         Matrix("attn_output_b", a.o_groups * a.o_lora_rank, hidden),
-    ]
-    float32 = a.q_lora_rank + a.head_dim + a.n_heads
+    )
     if a.compress_ratio:
-        overlap = 2 if a.compress_ratio == 4 else 1
-        width = overlap * a.head_dim
-        matrices += [
-            Matrix("attn_compressor_kv", hidden, width),
-            Matrix("attn_compressor_gate", hidden, width),
-            Matrix("attn_compressor_ape", width, a.compress_ratio),
-        ]
-        float32 += a.head_dim
+        overlap = 2 if a.compress_ratio == OVERLAPPED_RATIO else 1
+        part += _compressor("attn_compressor", hidden, overlap * a.head_dim, a.compress_ratio, a.head_dim)
     if a.indexer is not None:
-        width = 2 * a.indexer.head_dim
-        matrices += [
+        part += (
             Matrix("indexer.attn_q_b", a.q_lora_rank, a.indexer.n_heads * a.indexer.head_dim),
             Matrix("indexer.proj", hidden, a.indexer.n_heads),
-            Matrix("indexer_compressor_kv", hidden, width),
-            Matrix("indexer_compressor_gate", hidden, width),
-            Matrix("indexer_compressor_ape", width, a.compress_ratio),
-        ]
-        float32 += a.indexer.head_dim
-    return Part(tuple(matrices), float32)
+        )
+        width = 2 * a.indexer.head_dim
+        part += _compressor("indexer_compressor", hidden, width, a.compress_ratio, a.indexer.head_dim)
+    return part
+
+
+def _compressor(name: str, hidden: int, width: int, ratio: int, norm: int) -> Part:
+    return (
+        Matrix(f"{name}_kv", hidden, width),
+        Matrix(f"{name}_gate", hidden, width),
+        Matrix(f"{name}_ape", width, ratio),
+        *vector(f"{name}_norm", norm),
+    )
 
 
 def _mamba1(m: Mamba1, hidden: int) -> Part:
-    matrices = (
+    part: Part = (
         Matrix("ssm_in", hidden, 2 * m.d_inner),
+        *vector("ssm_conv1d", m.d_inner * m.conv_kernel),
+        *vector("ssm_conv1d.bias", m.d_inner),
         Matrix("ssm_x", m.d_inner, m.dt_rank + 2 * m.d_state),
         Matrix("ssm_dt", m.dt_rank, m.d_inner),
+        *vector("ssm_dt.bias", m.d_inner),
+        *vector("ssm_a", m.d_inner * m.d_state),
+        *vector("ssm_d", m.d_inner),
         Matrix("ssm_out", m.d_inner, hidden),
     )
-    # convolution and its bias, time step bias, A, D
-    float32 = m.d_inner * (m.conv_kernel + 1 + 1 + m.d_state + 1)
-    return Part(matrices, float32 + (m.dt_rank + 2 * m.d_state if m.inner_norms else 0))
+    if m.inner_norms:
+        part += vector("ssm_dt_norm", m.dt_rank) + vector("ssm_b_norm", m.d_state) + vector("ssm_c_norm", m.d_state)
+    return part
 
 
 def _mamba2(m: Mamba2, hidden: int) -> Part:
     channels = m.d_inner + 2 * m.n_groups * m.d_state
-    matrices = (
+    return (
         Matrix("ssm_in", hidden, m.d_inner + channels + m.n_heads),
+        *vector("ssm_conv1d", channels * m.conv_kernel),
+        *vector("ssm_conv1d.bias", channels),
+        *vector("ssm_dt.bias", m.n_heads),
+        *vector("ssm_a", m.n_heads),
+        *vector("ssm_d", m.n_heads),
+        *vector("ssm_norm", m.d_inner if m.norm else 0),
         Matrix("ssm_out", m.d_inner, hidden),
     )
-    # convolution and its bias; time step bias, A and D per head; gated norm
-    return Part(matrices, channels * (m.conv_kernel + 1) + 3 * m.n_heads + (m.d_inner if m.norm else 0))
 
 
 def _delta_net(m: GatedDeltaNet, hidden: int) -> Part:
     value = m.n_v_heads * m.v_head_dim
     channels = 2 * m.n_k_heads * m.k_head_dim + value
-    matrices = (
+    return (
         Matrix("attn_qkv", hidden, channels),
         Matrix("attn_gate", hidden, value),
+        *vector("ssm_conv1d", channels * m.conv_kernel),
+        *vector("ssm_dt.bias", m.n_v_heads),
+        *vector("ssm_a", m.n_v_heads),
         Matrix("ssm_alpha", hidden, m.n_v_heads),
         Matrix("ssm_beta", hidden, m.n_v_heads),
+        *vector("ssm_norm", m.v_head_dim),
         Matrix("ssm_out", value, hidden),
     )
-    return Part(matrices, channels * m.conv_kernel + 2 * m.n_v_heads + m.v_head_dim)
 
 
 def _kimi_delta(m: KimiDelta, hidden: int) -> Part:
     inner = m.n_heads * m.head_dim
-    matrices = [Matrix(name, hidden, inner) for name in ("attn_q", "attn_k", "attn_v")]
+    part: Part = tuple(Matrix(name, hidden, inner) for name in ("attn_q", "attn_k", "attn_v"))
     for name, full_rank in (("ssm_f", m.full_rank_decay), ("ssm_g", m.full_rank_gate)):
         if full_rank:
-            matrices.append(Matrix(name + "_a", hidden, inner))
+            part += (Matrix(name + "_a", hidden, inner),)
         else:
-            matrices += [Matrix(name + "_a", hidden, m.head_dim), Matrix(name + "_b", m.head_dim, inner)]
-    matrices += [Matrix("ssm_beta", hidden, m.n_heads), Matrix("attn_output", inner, hidden)]
-    # three convolutions, time step bias, A, norm of the heads
-    return Part(tuple(matrices), 3 * inner * m.conv_kernel + inner + m.n_heads + m.head_dim)
+            part += (Matrix(name + "_a", hidden, m.head_dim), Matrix(name + "_b", m.head_dim, inner))
+    part += tuple(Matrix(f"ssm_conv1d_{x}", inner * m.conv_kernel, precision=FLOAT32) for x in "qkv")
+    return (
+        *part,
+        Matrix("ssm_beta", hidden, m.n_heads),
+        *vector("ssm_a", m.n_heads),
+        *vector("ssm_dt.bias", inner),
+        *vector("ssm_norm", m.head_dim),
+        Matrix("attn_output", inner, hidden),
+    )
 
 
 def _short_convolution(m: ShortConvolution, hidden: int) -> Part:
-    matrices = (
+    return (
         Matrix("shortconv.in_proj", hidden, 3 * m.channels),
+        *vector("shortconv.conv", m.channels * m.conv_kernel),
         Matrix("shortconv.out_proj", m.channels, hidden),
     )
-    return Part(matrices, m.channels * m.conv_kernel)
 
 
 def _lightning(m: LightningAttention, hidden: int) -> Part:
     inner = m.n_heads * m.head_dim
-    matrices = (
+    return (
+        *vector("attn_norm_2", inner),
         Matrix("attn_qkv", hidden, 3 * inner),
         Matrix("attn_gate", hidden, inner),
         Matrix("attn_output", inner, hidden),
     )
-    return Part(matrices, inner)
 
 
 def _counted(m: CountedMixer, hidden: int) -> Part:
     """Only a count is known: matrices of the hidden size, which a K-quant can hold where the hidden size lets it."""
     rows, rest = divmod(m.params, hidden)
-    return Part((Matrix("mixer", hidden, rows),), rest)
+    return (Matrix("mixer", hidden, rows), *vector("mixer.rest", rest))
 
 
-def mixer_part(mixer: Mixer, hidden: int, fused_qkv: bool) -> Part:
-    """Tensors of a mixer in a model of ``hidden`` width; ``fused_qkv``: Q, K and V lie in one tensor."""
+def mixer_part(mixer: Mixer, hidden: int, layout: Layout = PLAIN) -> Part:
+    """Tensors of a mixer in a model of ``hidden`` width."""
     if isinstance(mixer, Attention):
-        return _attention(mixer, hidden, fused_qkv)
+        return _attention(mixer, hidden, layout)
     if isinstance(mixer, LatentAttention):
         return _latent(mixer, hidden)
     if isinstance(mixer, CompressedAttention):
@@ -260,69 +343,145 @@ def mixer_part(mixer: Mixer, hidden: int, fused_qkv: bool) -> Part:
     if isinstance(mixer, CountedMixer):
         return _counted(mixer, hidden)
     if isinstance(mixer, ParallelMixers):
-        return _joined(tuple(mixer_part(part, hidden, fused_qkv) for part in mixer.parts))
-    return Part()
+        return tuple(matrix for part in mixer.parts for matrix in mixer_part(part, hidden, layout))
+    return ()
 
 
-def _joined(parts: tuple[Part, ...]) -> Part:
-    return Part(
-        tuple(matrix for part in parts for matrix in part.matrices),
-        sum(part.float32 for part in parts),
-        sum(part.kept for part in parts),
-    )
-
-
-def _mlp(prefix: str, hidden: int, width: int, gated: bool, stack: int = 1) -> tuple[Matrix, ...]:
+def _mlp(prefix: str, hidden: int, width: int, gated: bool, stack: int = 1, bias: bool = False) -> Part:
     names = ("ffn_gate", "ffn_up") if gated else ("ffn_up",)
-    into = tuple(Matrix(name + prefix, hidden, width, stack) for name in names)
-    return (*into, Matrix("ffn_down" + prefix, width, hidden, stack))
+    part: Part = tuple(Matrix(name + prefix, hidden, width, stack) for name in names)
+    part += (Matrix("ffn_down" + prefix, width, hidden, stack),)
+    if bias:
+        part += tuple(vector(f"{name}{prefix}.bias", width * stack)[0] for name in names)
+        part += vector(f"ffn_down{prefix}.bias", hidden * stack)
+    return part
 
 
 def _experts(m: MixtureOfExperts, hidden: int) -> tuple[Part, Part]:
     router_outputs = m.router_outputs or m.n_experts
-    matrices: tuple[Matrix, ...] = ()
-    float32 = hidden * router_outputs + (router_outputs if m.router_bias else 0)
-    shared = m.shared_intermediate_size
-    if shared is None and m.n_shared:
-        shared = m.n_shared * m.moe_intermediate_size
+    always = vector("ffn_gate_inp", hidden * router_outputs)
+    always += vector("exp_probs_b.bias", router_outputs if m.router_bias else 0)
+    shared = m.shared_intermediate_size or m.n_shared * m.moe_intermediate_size
     if shared:
-        matrices += _mlp("_shexp", hidden, shared, m.gated)
-    if m.shared_gate:
-        float32 += hidden
+        always += _mlp("_shexp", hidden, shared, m.gated)
+    always += vector("ffn_gate_inp_shexp", hidden if m.shared_gate else 0)
     if m.dense_parallel:
-        matrices += _mlp("", hidden, m.dense_parallel, m.gated)
-    width = m.expert_hidden or hidden
+        always += _mlp("", hidden, m.dense_parallel, m.gated)
+    width = m.latent or m.expert_hidden or hidden
     if m.latent:
-        matrices += (
-            Matrix("ffn_latent_down", hidden, m.latent),
-            Matrix("ffn_latent_up", m.latent, hidden),
-        )
-        width = m.latent
-        float32 += m.latent_norm
-    routed = _mlp("_exps", width, m.moe_intermediate_size, m.gated, m.n_experts)
-    biases = m.n_experts * (m.moe_intermediate_size * (2 if m.gated else 1) + width) if m.bias else 0
-    return Part(matrices, float32), Part(routed, biases)
+        always += (Matrix("ffn_latent_down", hidden, m.latent), Matrix("ffn_latent_up", m.latent, hidden))
+        always += vector("ffn_latent_norm", m.latent_norm)
+    return always, _mlp("_exps", width, m.moe_intermediate_size, m.gated, m.n_experts, m.bias)
 
 
 def ffn_parts(ffn: FeedForward, hidden: int) -> tuple[Part, Part]:
-    """Tensors of a feed-forward: those every token reads, and the routed experts."""
+    """Tensors of a feed-forward: those that every token reads, and the routed experts."""
     if isinstance(ffn, DenseFeedForward):
-        matrices = _mlp("", hidden, ffn.intermediate_size, ffn.gated)
-        biases = ffn.intermediate_size * (2 if ffn.gated else 1) + hidden if ffn.bias else 0
-        return Part(matrices, biases), Part()
+        return _mlp("", hidden, ffn.intermediate_size, ffn.gated, bias=ffn.bias), ()
     if isinstance(ffn, MixtureOfExperts):
         return _experts(ffn, hidden)
-    return Part(), Part()
+    return (), ()
 
 
-def layer_tensors(layer: Layer, shape: Shape, fused_qkv: bool = False) -> LayerTensors:
-    """Tensors of one kind of layer; its norms and unmodelled parameters count to the mixer."""
+def _words(shape: Shape, mixer: Mixer | None = None) -> dict[str, int]:
+    """The words that sizes of extras are written in."""
+    words = {"hidden": shape.hidden_size, "layers": shape.n_layers, "heads": getattr(mixer, "n_heads", 0)}
+    if shape.per_layer_embedding_params:
+        words["per_layer"] = per_layer_width(shape)
+    return words
+
+
+def per_layer_width(shape: Shape) -> int:
+    """Width of the per-layer input (Gemma 3n, Gemma 4). Its table may have fewer rows than the vocabulary."""
+    wanted = shape.per_layer_embedding_params / (shape.vocab_size * shape.n_layers)
+    return 1 << max(round(log2(wanted)), 0)
+
+
+def _extras(extras: tuple[Extra, ...], count: int, words: dict[str, int], name: str) -> Part:
+    """The tensors that ``count`` parameters are; what is not named stays in 32 bits."""
+    if not count:
+        return ()
+    part = tuple(
+        Matrix(extra, _size(columns, words), _size(rows, words), precision=precision)
+        for extra, columns, rows, precision in extras
+    )
+    rest = count - elements(part)
+    return part + vector(name, rest) if rest >= 0 else vector(name, count)
+
+
+def _size(text: str, words: dict[str, int]) -> int:
+    size = 1
+    for factor in text.split("*"):
+        size *= int(factor) if factor.isdigit() else words.get(factor, 0)
+    return size
+
+
+def layer_tensors(layer: Layer, shape: Shape, layout: Layout = PLAIN) -> LayerTensors:
+    """Tensors of one kind of layer; its norms and extras count to the mixer."""
     hidden = shape.hidden_size
-    mixer = mixer_part(layer.mixer, hidden, fused_qkv)
+    mixer = mixer_part(layer.mixer, hidden, layout)
+    words = _words(shape, layer.mixer)
+    mixer += _extras(layout.mixer_extras, getattr(layer.mixer, "extra_params", 0), words, "mixer.extra")
+    for _ in range(layer.norms * shape.norm_factor):
+        mixer += vector("norm", hidden)
+    mixer += _extras(layout.layer_extras, layer.extra_params, words, "extra")
+    mixer += vector("layer_output_scale", layout.layer_scalars)
     ffn, experts = ffn_parts(layer.ffn, hidden)
-    norms = layer.norms * hidden * shape.norm_factor
-    mixer = Part(mixer.matrices, mixer.float32 + norms + layer.extra_params, mixer.kept)
     return LayerTensors(mixer, ffn, experts)
+
+
+class OuterTensors(Struct, frozen=True):
+    """Tensors outside layers. ``first_layer`` lie beside the first layer, ``output`` beside the output matrix."""
+
+    embedding: Matrix
+    head: Part
+    tables: Part
+    first_layer: Part
+    output: Part
+
+
+def outer_tensors(shape: Shape, layout: Layout = PLAIN) -> OuterTensors:
+    """Tensors of a model outside its layers."""
+    hidden, words = shape.hidden_size, _words(shape)
+    norms: Part = ()
+    for _ in range(shape.final_norms * shape.norm_factor):
+        norms += vector("output_norm", hidden)
+    tied = shape.tie_word_embeddings or shape.no_lm_head
+    head = () if tied else (Matrix("output", hidden, shape.vocab_size),)
+    output = vector("output.bias", shape.vocab_size if shape.lm_head_bias else 0)
+    tables = vector("position_embd", shape.learned_positions * hidden)
+    if shape.per_layer_embedding_params:
+        tables += (Matrix("per_layer_token_embd", words["per_layer"] * shape.n_layers, shape.vocab_size),)
+    if shape.lookup_params:
+        tables += (Matrix("per_layer_token_embd", LOOKUP_COLUMNS, shape.lookup_params // LOOKUP_COLUMNS),)
+    first: Part = ()
+    extra = shape.extra_params
+    if layout.embedding_norm:
+        first, norms = norms, ()
+        pooler = hidden * hidden + hidden
+        extra -= pooler if not layout.pooler and extra > pooler else 0
+        tables += vector("token_types", extra)
+        extra = 0
+    if layout.first_layer_extras and extra:
+        first = _extras(layout.first_layer_extras, extra, words, "extra")
+        named = len(layout.first_layer_extras)
+        extra -= elements(first[:named])
+        first = first[:named]
+    output += norms + _extras(layout.output_extras, extra, words, "extra")
+    return OuterTensors(Matrix("token_embd", hidden, shape.vocab_size), head, tables, first, output)
+
+
+def rope_factors(shape: Shape, layout: Layout, context_tokens: int) -> Part:
+    """Frequency factors of the file: in every device's memory that holds layers, and no parameters."""
+    for rule in layout.rope_factors:
+        low, high = rule.vocabulary or (0, shape.vocab_size)
+        if low <= shape.vocab_size <= high and context_tokens > rule.context_above:
+            heads = [k.mixer for k in shape.kinds if isinstance(k.mixer, Attention)]
+            full = [mixer for mixer in heads if not mixer.window] if rule.layers == "full" else heads
+            if full:
+                table = vector("rope_factors", round(full[0].head_dim * rule.rotary) // 2)
+                return table * rule.tables
+    return ()
 
 
 def parameters(shape: Shape) -> tuple[int, int]:
@@ -333,16 +492,15 @@ def parameters(shape: Shape) -> tuple[int, int]:
         counts[ord(letter) - 97] += 1
     for count, kind in zip(counts, shape.kinds, strict=True):
         tensors = layer_tensors(kind, shape)
-        always = tensors.mixer.elements + tensors.ffn.elements
-        routed = tensors.experts.elements
+        always = elements(tensors.mixer) + elements(tensors.ffn)
+        routed = elements(tensors.experts)
         total += count * (always + routed)
         share = kind.ffn.experts_per_token / kind.ffn.n_experts if isinstance(kind.ffn, MixtureOfExperts) else 0
         active += count * (always + round(routed * share))
     embedding = shape.vocab_size * shape.hidden_size
     head = 0 if shape.no_lm_head else embedding
     norms = shape.final_norms * shape.hidden_size * shape.norm_factor
-    rest = norms + (shape.vocab_size if shape.lm_head_bias else 0)
+    rest = norms + (shape.vocab_size if shape.lm_head_bias else 0) + shape.extra_params
     tables = shape.learned_positions * shape.hidden_size + shape.per_layer_embedding_params + shape.lookup_params
-    total += embedding + (0 if shape.tie_word_embeddings else head) + rest + tables + shape.extra_params
-    active += head + rest + shape.extra_params
-    return total, active * shape.num_loops
+    total += embedding + (0 if shape.tie_word_embeddings else head) + rest + tables
+    return total, active + head + rest
