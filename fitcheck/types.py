@@ -807,6 +807,7 @@ class Check(Record, frozen=True):
     fit: Fit | None = None
     nearest: Fit | None = None
     chosen: bool = False  # --first, or an alternative of fitcheck.toml: the one to use
+    request: Request | None = None
 
 
 class ContextPoint(Record, frozen=True):
