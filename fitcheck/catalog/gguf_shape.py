@@ -40,7 +40,6 @@ from fitcheck.types import (
 )
 
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
-GEMMA3N_LAYERS_WITH_CACHE = 20  # src/models/gemma3n.cpp, not in the file
 _UNKNOWN = Architecture()
 _NORMS = frozenset(
     (
@@ -72,9 +71,19 @@ class Sizes:
         value = self._metadata.get(self._prefix + key)
         return value if isinstance(value, (tuple, list)) else None
 
+    def number(self, key: str) -> float:
+        """A number, 0 where the file has none."""
+        value = self._metadata.get(self._prefix + key)
+        return float(value) if isinstance(value, (int, float)) else 0.0
+
     def has(self, key: str) -> bool:
         """Whether the file has this key."""
         return self._prefix + key in self._metadata
+
+    @property
+    def depth(self) -> int:
+        """Layers that run; prediction heads behind them do not."""
+        return self.get("block_count") - self.get("nextn_predict_layers")
 
 
 def shape_from_gguf(
@@ -85,22 +94,35 @@ def shape_from_gguf(
     ``n_vocab`` is the number of tokens. With ``tensors`` any architecture gets a shape; without them None is returned
     for one that has no row in ``ARCHITECTURES``. None also stands for metadata without depth or width.
     """
-    known = ARCHITECTURES.get(architecture)
+    row = ARCHITECTURES.get(architecture)
     sizes = Sizes(architecture, metadata)
-    hidden = sizes.get("embedding_length")
-    n_layers = sizes.get("block_count") - sizes.get("nextn_predict_layers")
-    if not hidden or not 0 < n_layers <= MAX_LAYERS or (known is None and tensors is None):
-        return None
-    row = known or _UNKNOWN
-    windows = _windows(row, sizes, n_layers)
-    shared_from = _first_layer_without_cache(architecture, sizes, n_layers)
     if tensors is None:
-        layers = [_Described(row, sizes, i, windows[i], i >= shared_from).layer() for i in range(n_layers)]
-        return _shape(layers, **_outside_described(row, sizes, hidden, n_vocab))
+        return _described_shape(row, sizes, n_vocab) if row is not None else None
+    row = row or _UNKNOWN
+    hidden, n_layers = sizes.get("embedding_length"), sizes.depth
+    if not hidden or not 0 < n_layers <= MAX_LAYERS:
+        return None
+    windows = _windows(row, sizes, n_layers)
+    shared_from = _first_layer_without_cache(row, sizes, n_layers)
     outside, blocks = _by_layer(tensors, n_layers)
     layers = [_Listed(blocks[i], sizes, i, windows[i], i >= shared_from).layer() for i in range(n_layers)]
     shape = _shape(layers, **_outside_listed(outside, blocks, row, sizes, hidden, n_vocab))
     return _with_rest(shape, layers, blocks)
+
+
+def described_shape(row: Architecture, metadata: Mapping[str, Any], n_vocab: int) -> Shape | None:
+    """The shape of a structure with these hyper-parameters (keys with any one prefix); None without depth or width."""
+    return _described_shape(row, Sizes(next(iter(metadata), "").split(".")[0], metadata), n_vocab)
+
+
+def _described_shape(row: Architecture, sizes: Sizes, n_vocab: int) -> Shape | None:
+    hidden, n_layers = sizes.get("embedding_length"), sizes.depth
+    if not hidden or not 0 < n_layers <= MAX_LAYERS:
+        return None
+    windows = _windows(row, sizes, n_layers)
+    shared_from = _first_layer_without_cache(row, sizes, n_layers)
+    layers = [_Described(row, sizes, i, windows[i], i >= shared_from).layer() for i in range(n_layers)]
+    return _shape(layers, **_outside_described(row, sizes, hidden, n_vocab))
 
 
 def _with_rest(shape: Shape, layers: list[Layer], blocks: list[Dims]) -> Shape:
@@ -157,10 +179,10 @@ def _windows(row: Architecture, sizes: Sizes, n_layers: int) -> list[int | None]
     return [tokens if tokens and (period == 0 or i % period != full) else None for i in range(n_layers)]
 
 
-def _first_layer_without_cache(architecture: str, sizes: Sizes, n_layers: int) -> int:
+def _first_layer_without_cache(row: Architecture, sizes: Sizes, n_layers: int) -> int:
     """From this layer on, layers read the cache of earlier ones."""
-    if architecture == "gemma3n":
-        return GEMMA3N_LAYERS_WITH_CACHE
+    if row.layers_with_cache is not None:
+        return row.layers_with_cache
     return n_layers - sizes.get("attention.shared_kv_layers")
 
 
@@ -237,6 +259,20 @@ def _latent(sizes: Sizes, layer: int, window: int | None, indexed: bool) -> Mixe
         q_lora_rank=sizes.get("attention.q_lora_rank") or None,
         indexer=Indexer(n_indexers, sizes.get("attention.indexer.key_length")) if indexed and n_indexers else None,
     )
+
+
+_GATING = {1: "softmax", 2: "sigmoid", 3: "softmax_of_chosen"}  # llama_expert_gating_func_type
+
+
+def _routing(sizes: Sizes) -> dict[str, Any]:
+    """How the file says that experts are chosen and weighted."""
+    return {
+        "gating": _GATING.get(sizes.get("expert_gating_func")),
+        "normalises_weights": bool(sizes.number("expert_weights_norm")),
+        "weights_scale": sizes.number("expert_weights_scale"),
+        "expert_groups": max(1, sizes.get("expert_group_count")),
+        "expert_groups_used": max(1, sizes.get("expert_group_used_count")),
+    }
 
 
 def _compressed(sizes: Sizes, layer: int) -> Mixer:
@@ -447,6 +483,7 @@ class _Listed:
             expert_hidden=latent or None,
             latent=latent or None,
             latent_norm=self._width("ffn_routed_norm", 0),
+            **_routing(sizes),
         )
 
 
@@ -546,6 +583,9 @@ class _Described:
 
     def _has_experts(self, width: int) -> bool:
         sizes, index = self._sizes, self._index
+        listed = sizes.array("expert_layers")  # not in GGUF files, where tensors tell
+        if listed is not None:
+            return index < len(listed) and bool(listed[index])
         step = sizes.get("interleave_moe_layer_step") or sizes.get("moe_every_n_layers") or 1
         if sizes.array("feed_forward_length") is not None and not width:
             return False
@@ -567,6 +607,7 @@ class _Described:
             shared_intermediate_size=shared or None,
             shared_gate=row.shared_gate and shared > 0,
             dense_parallel=width if row.dense_beside_experts else None,
+            **_routing(sizes),
         )
 
 
