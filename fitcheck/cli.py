@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from msgspec import Struct
 
+from fitcheck.errors import FitcheckError
 from fitcheck.options import MODEL_HELP, MachineOptions, OutputOptions, RequestOptions, expand
 
 if TYPE_CHECKING:
+    from fitcheck.commands.check import Wish
     from fitcheck.session import Session
     from fitcheck.types import Report
 
@@ -85,12 +87,30 @@ def check(
     models: Models = None,
     first: Annotated[bool, typer.Option("--first", help="Yes when one of the models passes; name it.")] = False,
 ) -> Outcome:
-    """Yes or no, for scripts: exit code 0 or 1."""
+    """Yes or no, for scripts: exit code 0 or 1. Without MODEL: what fitcheck.toml or pyproject.toml asks for."""
     output.check(("text", "markdown", "github", "junit"))
-    from fitcheck.commands.check import check
+    from fitcheck.commands.check import Wish, check
 
-    task_given = request.task is not None
-    return _print(check(_session(machine), request.request(), models or [], task_given, first), output)
+    asked = request.request()
+    if models:
+        task_given = request.task is not None
+        groups = [tuple(models)] if first else [(name,) for name in models]
+        wishes = tuple(Wish(names, asked, task_given) for names in groups)
+    else:
+        wishes = _wishes_of_project(request)
+    return _print(check(_session(machine), asked, wishes), output)
+
+
+def _wishes_of_project(request: RequestOptions) -> tuple[Wish, ...]:
+    from pathlib import Path
+
+    from fitcheck.commands.check import wishes_of_file
+    from fitcheck.configuration import FILE, find
+
+    path = find(Path.cwd())
+    if path is None:
+        raise FitcheckError("no_model", f"no model named, and no {FILE} here or above", "fitcheck check llama3.1:8b")
+    return wishes_of_file(path, request)
 
 
 def explain(model: OneModel, request: RequestOptions, machine: MachineOptions, output: OutputOptions) -> Outcome:

@@ -6,8 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from fitcheck.errors import FitcheckError
-from fitcheck.types import Machine, Model, Report, Request
+from fitcheck.types import Machine, Model, Origin, Pool, Rate, Report, Request
 
 if TYPE_CHECKING:
     from fitcheck.advise.quality import Qualities
@@ -131,9 +133,21 @@ def _read_machine(path: Path) -> Machine:
 
 
 def _corrected(machine: Machine, ram: int | None, vram: int | None, bandwidth: float | None) -> Machine:
-    """The machine with single facts replaced by what the user said."""
+    """The machine with single facts replaced by what the user said: the memory of every card, the bandwidth of the
+    cards, or of the RAM where there is no card."""
     if ram is None and vram is None and bandwidth is None:
         return machine
-    from fitcheck.probe.pretend import correct
+    cards = machine.accelerators
+    memory = _resized(machine.ram, ram) if ram is not None else machine.ram
+    if vram is not None:
+        cards = tuple(replace(card, pool=_resized(card.pool, vram)) for card in cards)
+    if bandwidth is not None:
+        rate = Rate(bandwidth, Origin.USER, "--bandwidth")
+        cards = tuple(replace(card, pool=replace(card.pool, bandwidth=rate)) for card in cards)
+        memory = memory if cards else replace(memory, bandwidth=rate)
+    return replace(machine, ram=memory, accelerators=cards, pretended=True)
 
-    return correct(machine, ram_bytes=ram, vram_bytes=vram, bandwidth_per_s=bandwidth)
+
+def _resized(pool: Pool, total: int) -> Pool:
+    """The pool at another size, all of it free: what is in use today says nothing about another size."""
+    return replace(pool, total_bytes=total, free_bytes=total, usable_bytes=total)

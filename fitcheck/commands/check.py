@@ -2,43 +2,64 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from msgspec import Struct
 from msgspec.structs import replace
 
 from fitcheck.advise.check import requirements, task_requirement
 from fitcheck.advise.choose import Chooser
 from fitcheck.advise.rank import rank
-from fitcheck.errors import EXIT_NO, EXIT_OK, FitcheckError
+from fitcheck.errors import EXIT_NO, EXIT_OK
+from fitcheck.options import RequestOptions
 from fitcheck.session import Session
 from fitcheck.types import Check, Fit, Model, Report, Request, Task
 
 
-def check(
-    session: Session, request: Request, names: list[str], task_given: bool = False, first: bool = False
-) -> Report:
-    """Check each named model. ``first``: yes when one of them passes, and that one is chosen."""
-    if not names:
-        raise FitcheckError("no_model", "no model named", "fitcheck check llama3.1:8b")
-    models = [session.model(name) for name in names]
-    checks: list[Check] = []
-    for model in models:
-        checks.append(check_model(session, model, request, task_given))
-        if first and checks[-1].passed:
-            checks[-1] = replace(checks[-1], chosen=True)
-            break
-    passed = any(c.passed for c in checks) if first else all(c.passed for c in checks)
-    if not passed:
-        nearest = _nearest(session, request)
-        checks = [c if c.passed else replace(c, nearest=nearest) for c in checks]
+class Wish(Struct, frozen=True):
+    """A model that is needed, or one of several (``names`` in order of preference). ``task_given``: it was named."""
+
+    names: tuple[str, ...]
+    request: Request
+    task_given: bool = False
+
+
+def check(session: Session, request: Request, wishes: tuple[Wish, ...]) -> Report:
+    """Yes when every wish is met. ``request`` is what the command line asked of all of them."""
+    tried = [_grant(session, wish) for wish in wishes]
+    checks = tuple(c for attempts in tried for c in attempts)
+    passed = all(attempts[-1].passed for attempts in tried)
     return session.report(
         "check",
         _summary(checks, passed),
         request,
         answer=passed,
         exit_code=EXIT_OK if passed else EXIT_NO,
-        checks=tuple(checks),
+        checks=checks,
         fits=tuple(c.fit for c in checks if c.fit),
         next_steps=tuple(_next_steps(checks, passed)),
     )
+
+
+def wishes_of_file(path: Path, options: RequestOptions) -> tuple[Wish, ...]:
+    """What the application in ``path`` needs; the options of the command line go first."""
+    from fitcheck.configuration import load
+
+    return tuple(
+        Wish(wanted.names, wanted.request(options), bool(options.task or wanted.options.task)) for wanted in load(path)
+    )
+
+
+def _grant(session: Session, wish: Wish) -> list[Check]:
+    """The first model that passes, alone; where none does, all of them with what comes closest."""
+    models = [session.model(name) for name in wish.names]
+    attempts = []
+    for model in models:
+        attempts.append(check_model(session, model, wish.request, wish.task_given))
+        if attempts[-1].passed:
+            return [replace(attempts[-1], chosen=len(models) > 1)]
+    nearest = _nearest(session, wish.request)
+    return [replace(attempt, nearest=nearest) for attempt in attempts]
 
 
 def check_model(session: Session, model: Model, request: Request, task_given: bool = False) -> Check:
@@ -50,7 +71,7 @@ def check_model(session: Session, model: Model, request: Request, task_given: bo
     found = requirements(model, fit, request)
     if task_given:
         found = (*found, task_requirement(model, request))
-    return Check(model.id, all(r.met for r in found), found, fit)
+    return Check(model.id, all(r.met for r in found), found, fit, request=request)
 
 
 def _nearest(session: Session, request: Request) -> Fit | None:
@@ -58,16 +79,13 @@ def _nearest(session: Session, request: Request) -> Fit | None:
     return ranking.fits[0] if ranking.fits else None
 
 
-def _summary(checks: list[Check], passed: bool) -> str:
-    chosen = next((c.model for c in checks if c.chosen), None)
-    if chosen:
-        return f"yes: {chosen}"
-    failed = ", ".join(c.model for c in checks if not c.passed)
-    return "yes" if passed else f"no: {failed}"
-
-
-def _next_steps(checks: list[Check], passed: bool) -> list[str]:
+def _summary(checks: tuple[Check, ...], passed: bool) -> str:
     if passed:
-        fit = next(c.fit for c in checks if c.passed)
-        return [fit.command] if fit and fit.command else []
+        return "yes: " + ", ".join(c.model for c in checks)
+    return "no: " + ", ".join(c.model for c in checks if not c.passed)
+
+
+def _next_steps(checks: tuple[Check, ...], passed: bool) -> list[str]:
+    if passed:
+        return [c.fit.command for c in checks if c.fit and c.fit.command]
     return [f"fitcheck plan {next(c.model for c in checks if not c.passed)}"]

@@ -18,8 +18,8 @@ def document(report: Report, verbose: bool = False) -> Document:
 
 
 def quiet(report: Report) -> str:
-    """The model that passed first, or nothing."""
-    return next((check.model for check in report.checks if check.passed), "")
+    """The models that pass."""
+    return " ".join(check.model for check in report.checks if check.passed)
 
 
 def _blocks(check: Check, verbose: bool) -> Iterator[Block]:
