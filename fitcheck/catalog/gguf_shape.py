@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from fitcheck.catalog.gguf_architectures import ARCHITECTURES, Architecture
-from fitcheck.estimate.tensors import layer_tensors
+from fitcheck.estimate.tensors import elements, layer_tensors
 from fitcheck.types import (
     Attention,
     CompressedAttention,
@@ -139,7 +139,7 @@ def _with_rest(shape: Shape, layers: list[Layer], blocks: list[Dims]) -> Shape:
 def _modelled(layer: Layer, shape: Shape) -> int:
     """Parameters that the form of a layer accounts for."""
     parts = layer_tensors(layer, shape)
-    return parts.mixer.elements + parts.ffn.elements + parts.experts.elements
+    return elements(parts.mixer) + elements(parts.ffn) + elements(parts.experts)
 
 
 def _shape(layers: list[Layer], **outside: Any) -> Shape:

@@ -1,0 +1,281 @@
+"""A Hugging Face configuration -> ``Shape``.
+
+A configuration is first said in the words of a GGUF header (``embedding_length``, ``attention.head_count_kv``, …), as
+llama.cpp's converters do, and then goes the way of such a header; so both give the same shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec.structs import replace
+
+from fitcheck.catalog.config_families import Family
+from fitcheck.catalog.gguf_architectures import Architecture
+from fitcheck.catalog.gguf_shape import MAX_LAYERS, described_shape
+from fitcheck.types import Shape
+
+MAX_SIZE = 1 << 40  # no width, depth or count of a model comes near
+_WINDOWED = ("sliding_attention", "chunked_attention", "sliding", "local")
+_RECURRENT = ("linear_attention", "mamba", "mamba2", "conv", "recurrent", "kda", "lightning")
+
+
+class Config:
+    """A configuration over the defaults of its model type; every read value is checked and bounded.
+
+    A field may be asked for under several names. What the file says counts first, even null, then the defaults.
+    """
+
+    def __init__(self, raw: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+        self._raw = raw
+        self._defaults = defaults
+
+    def value(self, *names: str) -> Any:
+        """The first value given under one of the names, or None."""
+        for table in (self._raw, self._defaults):
+            for name in names:
+                if name in table:
+                    return table[name]
+        return None
+
+    def number(self, *names: str, default: int = 0) -> int:
+        """A whole number from 0 to ``MAX_SIZE``."""
+        value = self.value(*names)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        return value if type(value) is int and 0 <= value <= MAX_SIZE else default
+
+    def flag(self, *names: str) -> bool:
+        """Whether a switch is on."""
+        return self.value(*names) is True
+
+    def has(self, name: str) -> bool:
+        """Whether a field has a value."""
+        return self.value(name) is not None
+
+    def numbers(self, *names: str) -> list[int] | None:
+        """A list of whole numbers or switches, one per layer or a list of layers."""
+        value = self.value(*names)
+        if not isinstance(value, list) or len(value) > 4 * MAX_LAYERS:
+            return None
+        return [int(item) if isinstance(item, int) and 0 <= item <= MAX_SIZE else 0 for item in value]
+
+    def words(self, *names: str) -> list[str] | None:
+        """A list of names, one per layer."""
+        value = self.value(*names)
+        if not isinstance(value, list) or not value or len(value) > 4 * MAX_LAYERS:
+            return None
+        return [item if isinstance(item, str) else "" for item in value]
+
+
+def shape_from_config(config: Config, family: Family) -> Shape | None:
+    """The shape of a configuration; None where depth or width are missing."""
+    sizes = _hyper_parameters(config)
+    row = _structure(config, family, sizes)
+    _set_windows(config, row, sizes)
+    shape = described_shape(row, {f"hf.{key}": value for key, value in sizes.items()}, config.number("vocab_size"))
+    if shape is None:
+        return None
+    tied = config.flag("tie_word_embeddings") and not row.embedding
+    positions = shape.learned_positions + family.position_offset if shape.learned_positions else 0
+    return replace(shape, tie_word_embeddings=tied, learned_positions=positions, lm_head_bias=family.lm_head_bias)
+
+
+def _structure(config: Config, family: Family, sizes: Mapping[str, Any]) -> Architecture:
+    """The family's row with the switches of this configuration applied."""
+    row = family.row
+    if family.bias_flag is not None:
+        row = replace(row, bias=family.bias_letters if config.flag(family.bias_flag) else "")
+    if family.mlp_bias_flag is not None:
+        row = replace(row, bias_ffn=config.flag(family.mlp_bias_flag))
+    if family.qk_norm_flag is not None:
+        row = replace(row, qk_norm="per_head" if config.flag(family.qk_norm_flag) else None)
+    return row
+
+
+def _hyper_parameters(config: Config) -> dict[str, Any]:
+    """The configuration in the words of a GGUF header, without the architecture's prefix."""
+    hidden = config.number("hidden_size", "n_embd", "d_model", "dim")
+    n_layers = config.number("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+    heads = config.number("num_attention_heads", "n_head", "n_heads")
+    sizes: dict[str, Any] = {
+        "embedding_length": hidden,
+        "block_count": n_layers,
+        "attention.head_count": heads,
+        "attention.head_count_kv": _kv_heads(config, heads),
+        "context_length": config.number("max_position_embeddings", "n_positions", "n_ctx", "seq_length", "max_seq_len"),
+        "feed_forward_length": _feed_forward_length(config, hidden),
+    }
+    head = config.number("head_dim", "attention_head_dim", "kv_channels")
+    if head:
+        sizes["attention.key_length"] = sizes["attention.value_length"] = head
+    sizes.update(_experts(config, n_layers))
+    sizes.update(_latent_attention(config))
+    sizes.update(_state_space(config, hidden))
+    sizes.update(_per_layer(config, sizes, n_layers))
+    return sizes
+
+
+def _kv_heads(config: Config, heads: int) -> int:
+    if config.flag("new_decoder_architecture") or not config.flag("multi_query"):
+        return config.number("num_key_value_heads", "num_kv_heads", "n_head_kv", default=heads) or heads
+    return 1
+
+
+def _feed_forward_length(config: Config, hidden: int) -> int:
+    width = config.number(
+        "intermediate_size_mlp",
+        "intermediate_size",
+        "n_inner",
+        "ffn_dim",
+        "ffn_hidden_size",
+        "d_ff",
+        "feed_forward_length",
+    )
+    return width or 4 * hidden
+
+
+def _experts(config: Config, n_layers: int) -> dict[str, Any]:
+    count = config.number("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+    if count <= 1:
+        return {}
+    width = config.number("moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size")
+    n_shared = config.number("n_shared_experts", "num_shared_experts", "num_shared_expert", "moe_num_shared_experts")
+    shared = config.number(
+        "shared_expert_intermediate_size", "moe_shared_expert_intermediate_size", "shared_intermediate_size"
+    )
+    return {
+        "expert_count": count,
+        "expert_used_count": config.number(
+            "num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k"
+        ),
+        "expert_feed_forward_length": width,
+        "expert_shared_count": n_shared,
+        "expert_shared_feed_forward_length": shared or n_shared * width,
+        "expert_layers": _expert_layers(config, n_layers),
+    }
+
+
+def _expert_layers(config: Config, n_layers: int) -> list[int]:
+    """1 for a layer with experts."""
+    kinds = config.words("mlp_layer_types")
+    if kinds is not None:
+        return [int(kind not in ("dense", "mlp")) for kind in kinds]
+    listed = config.numbers("moe_layers")
+    if listed is not None:
+        return [int(index in listed) for index in range(n_layers)]
+    frequencies = config.numbers("moe_layer_freq")
+    if frequencies is not None:
+        return frequencies
+    first = config.number("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index")
+    step = config.number("decoder_sparse_step", "expert_layer_period", "moe_layer_interval", default=1) or 1
+    offset = config.number("expert_layer_offset") if config.has("expert_layer_period") else step - 1
+    dense = config.numbers("mlp_only_layers") or []
+    return [int(index >= first and index % step == offset and index not in dense) for index in range(n_layers)]
+
+
+def _latent_attention(config: Config) -> dict[str, Any]:
+    rank = config.number("kv_lora_rank")
+    if not rank:
+        return {}
+    nope, rope = config.number("qk_nope_head_dim"), config.number("qk_rope_head_dim")
+    return {
+        "attention.kv_lora_rank": rank,
+        "attention.q_lora_rank": config.number("q_lora_rank"),
+        "attention.key_length_mla": nope + rope,
+        "attention.value_length_mla": config.number("v_head_dim"),
+        "rope.dimension_count": rope,
+        "attention.indexer.head_count": config.number("index_n_heads"),
+        "attention.indexer.key_length": config.number("index_head_dim"),
+    }
+
+
+def _state_space(config: Config, hidden: int) -> dict[str, Any]:
+    """Sizes of recurrent layers: delta net, Mamba-2, Mamba-1 or short convolution, by the fields that are there."""
+    if config.has("linear_num_value_heads"):
+        heads, width = config.number("linear_num_value_heads"), config.number("linear_value_head_dim")
+        return {
+            "ssm.inner_size": heads * width,
+            "ssm.state_size": config.number("linear_key_head_dim"),
+            "ssm.time_step_rank": heads,
+            "ssm.group_count": config.number("linear_num_key_heads"),
+            "ssm.conv_kernel": config.number("linear_conv_kernel_dim"),
+        }
+    if config.has("conv_L_cache"):
+        return {"shortconv.l_cache": config.number("conv_L_cache")}
+    heads = config.number("mamba_n_heads", "mamba_num_heads", "num_heads")
+    width = config.number("mamba_d_head", "mamba_head_dim", "head_dim")
+    state = config.number("mamba_d_state", "ssm_state_size", "state_size")
+    if not state:
+        return {}
+    inner = config.number("mamba_d_ssm") or heads * width
+    rank = heads
+    if not heads:
+        inner = config.number("mamba_expand", "expand") * hidden
+        rank = config.number("mamba_dt_rank", "time_step_rank") or -(-hidden // 16)
+    return {
+        "ssm.inner_size": inner,
+        "ssm.state_size": state,
+        "ssm.time_step_rank": rank,
+        "ssm.group_count": config.number("mamba_n_groups", "n_groups"),
+        "ssm.conv_kernel": config.number("mamba_d_conv", "conv_kernel"),
+    }
+
+
+def _per_layer(config: Config, sizes: Mapping[str, Any], n_layers: int) -> dict[str, Any]:
+    """What the list of layer types says: which layers are recurrent, and what a layer of a single part is."""
+    kinds = config.words("layer_types", "layers_block_type")
+    if kinds is None:
+        return _periodic(config, n_layers)
+    if not sizes["block_count"]:
+        n_layers = len(kinds)
+    found: dict[str, Any] = {"block_count": n_layers}
+    if any(kind in _RECURRENT for kind in kinds):
+        found["attention.recurrent_layers"] = [int(kind in _RECURRENT) for kind in kinds]
+    if any(kind in ("mlp", "moe") for kind in kinds):
+        found.update(_single_parts(kinds, sizes))
+    return found
+
+
+def _single_parts(kinds: list[str], sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """Layers that are a mixer or a feed-forward, never both (Nemotron-H)."""
+    mixes = [kind not in ("mlp", "moe") for kind in kinds]
+    widths = {"mlp": sizes["feed_forward_length"], "moe": sizes.get("expert_feed_forward_length", 0)}
+    attention = [kind not in _RECURRENT and mix for kind, mix in zip(kinds, mixes, strict=True)]
+    return {
+        "attention.head_count_kv": [
+            sizes["attention.head_count_kv"] if is_attention else 0 for is_attention in attention
+        ],
+        "feed_forward_length": [widths.get(kind, 0) for kind in kinds],
+        "expert_layers": [int(kind == "moe") for kind in kinds],
+    }
+
+
+def _periodic(config: Config, n_layers: int) -> dict[str, Any]:
+    """Which layers are recurrent, where a period says it instead of a list."""
+    period = config.number("attn_layer_period")
+    if period:
+        offset = config.number("attn_layer_offset")
+        return {"attention.recurrent_layers": [int(i % period != offset) for i in range(n_layers)]}
+    listed = config.numbers("attn_layer_indices", "full_attn_idxs")
+    if listed is not None:
+        return {"attention.recurrent_layers": [int(i not in listed) for i in range(n_layers)]}
+    interval = config.number("full_attention_interval")
+    return {"full_attention_interval": interval} if interval else {}
+
+
+def _set_windows(config: Config, row: Architecture, sizes: dict[str, Any]) -> None:
+    """Add the sliding window and the layers that have it."""
+    tokens = config.number("sliding_window", "attention_chunk_size")
+    if row.windows is None or not tokens or config.value("use_sliding_window") is False:
+        sizes["attention.sliding_window"] = 0
+        return
+    sizes["attention.sliding_window"] = tokens
+    kinds = config.words("layer_types")
+    if kinds is not None:
+        sizes["attention.sliding_window_pattern"] = [int(kind in _WINDOWED) for kind in kinds]
+        return
+    period = config.number("sliding_window_pattern", "_sliding_window_pattern")
+    if period:
+        sizes["attention.sliding_window_pattern"] = period

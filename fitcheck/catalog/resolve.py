@@ -1,0 +1,81 @@
+"""What a person types -> ``Model``: a file, a folder, ``hf:org/repo[:quant]``, ``ollama:name``, or a catalog name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fitcheck.catalog import Catalog
+from fitcheck.errors import FitcheckError
+from fitcheck.types import Model
+
+HUB = "hf:"
+OLLAMA = "ollama:"
+MAX_TEXT = 4096
+
+
+def resolve(text: str, catalog: Catalog) -> Model:
+    """The model that ``text`` names. Only ``hf:`` opens the network.
+
+    A catalog name wins over a file of the same name, unless it looks like a path (``./``, ``/``, ``~``, ``.gguf``).
+    Raises FitcheckError: ``unknown_model``, ``ambiguous_model``, ``unreadable_file``, ``network``, ``not_found``,
+    ``gated``, ``rate_limited``, ``offline``.
+    """
+    text = text.strip()
+    if len(text) > MAX_TEXT or not text.isprintable():
+        raise FitcheckError(
+            "unknown_model", "the name is too long or holds control characters", "fitcheck catalog list"
+        )
+    if text.startswith(HUB):
+        from fitcheck.catalog import hub
+
+        return hub.resolve(text.removeprefix(HUB))
+    if text.startswith(OLLAMA):
+        from fitcheck.catalog import installed
+
+        return installed.ollama_model(text.removeprefix(OLLAMA))
+    if _looks_like_path(text):
+        return from_path(Path(text).expanduser())
+    return _named(text, catalog)
+
+
+def _looks_like_path(text: str) -> bool:
+    return text.startswith(("/", "./", "../", "~", ".\\", "..\\")) or text.endswith(".gguf") or text[1:3] == ":\\"
+
+
+def _named(text: str, catalog: Catalog) -> Model:
+    from fitcheck.catalog import names
+
+    try:
+        return names.find(text, catalog)
+    except FitcheckError as error:
+        if error.code == "unknown_model" and Path(text).exists():
+            return from_path(Path(text))
+        raise
+
+
+def from_path(path: Path) -> Model:
+    """The model in a GGUF file or in a model folder. Raises FitcheckError (``unreadable_file``)."""
+    if path.is_dir():
+        return _from_folder(path)
+    from fitcheck.catalog.gguf_model import model_from_file
+
+    if not path.exists():
+        raise FitcheckError("unreadable_file", f"{path}: no such file", "give a .gguf file or a model folder")
+    return model_from_file(path)
+
+
+def _from_folder(folder: Path) -> Model:
+    """A folder with config.json, or with the parts of one GGUF model."""
+    if (folder / "config.json").is_file():
+        from fitcheck.catalog.config import model_from_folder
+
+        return model_from_folder(folder)
+    from fitcheck.catalog.gguf_model import is_projector, model_from_file, part_paths
+
+    firsts = {part_paths(file)[0] for file in folder.glob("*.gguf") if not is_projector(file.name)}
+    if len(firsts) == 1:
+        return model_from_file(firsts.pop())
+    if firsts:
+        names = ", ".join(sorted(first.name for first in firsts)[:3])
+        raise FitcheckError("ambiguous_model", f"{folder}: holds {len(firsts)} models", f"give one of them: {names}")
+    raise FitcheckError("unreadable_file", f"{folder}: no config.json and no .gguf file", "give a model folder")
