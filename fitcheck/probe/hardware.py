@@ -203,3 +203,115 @@ def backends_of(vendor: Vendor, gfx_target: str | None, compute_capability: str 
     if vendor is Vendor.INTEL:
         return (Backend.VULKAN, Backend.SYCL)
     return (Backend.METAL,) if vendor is Vendor.APPLE else (Backend.VULKAN,)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Processors
+
+
+class CpuRow(Struct, frozen=True, forbid_unknown_fields=True):
+    """One platform of cpus.json; the file says what each field means."""
+
+    name: str
+    pattern: str
+    vendor: Vendor
+    arch: str
+    kind: str
+    channels: int
+    channel_bits: int
+    memory_type: str
+    rate_mts: int
+    features: tuple[str, ...]
+    cores: dict[str, int | tuple[int, int]]
+    default_cores: int | tuple[int, int]
+    threads_per_core: int
+    aliases: tuple[str, ...] = ()
+    gpus: tuple[str, ...] = ()
+    ram_gib: float | None = None
+    note: str = ""
+    unverified: str = ""
+
+    @property
+    def bandwidth_per_s(self) -> float:
+        """Peak memory bandwidth of one socket in bytes/s, every channel filled at the highest official rate."""
+        return self.channels * self.channel_bits / 8 * self.rate_mts * 1e6
+
+
+class CpuTable(Struct, frozen=True, forbid_unknown_fields=True):
+    """fitcheck/data/cpus.json. ``arm_cores``: "0x41/0xd0b" -> Cortex-A76."""
+
+    date: str
+    about: str
+    source: str
+    arm_cores: dict[str, str]
+    platforms: tuple[CpuRow, ...]
+
+
+class Processor(Struct, frozen=True):
+    """A processor: its name as asked for, its platform and core counts. ``known`` is False where the model is not in the row
+    and the counts are those of its usual model."""
+
+    name: str
+    row: CpuRow
+    performance_cores: int
+    efficiency_cores: int
+    known: bool
+
+    @property
+    def physical_cores(self) -> int:
+        """All cores of one socket."""
+        return self.performance_cores + self.efficiency_cores
+
+    @property
+    def logical_cpus(self) -> int:
+        """Logical CPUs of one socket: efficiency cores run one thread each."""
+        return self.performance_cores * self.row.threads_per_core + self.efficiency_cores
+
+
+def load_cpus() -> CpuTable:
+    """Read cpus.json, about 1 ms."""
+    return msgspec.json.decode((_DATA / "cpus.json").read_bytes(), type=CpuTable)
+
+
+def find_cpu(name: str, table: CpuTable | None = None) -> Processor | None:
+    """The platform of a processor by its brand string, board or Arm core name; None if unknown.
+
+    ``"12th Gen Intel(R) Core(TM) i7-12700K"``, ``"AMD EPYC 9654 96-Core Processor"``, ``"Raspberry Pi 5 Model B"``.
+    """
+    wanted = fold_cpu_name(name)
+    if not wanted:
+        return None
+    for row in (load_cpus() if table is None else table).platforms:
+        match = re.fullmatch(row.pattern, wanted)
+        if match is not None:
+            model = next((group for group in match.groups() if group), "")
+            return processor_of(row, model, name)
+        if any(fold_cpu_name(alias) == wanted for alias in row.aliases):
+            return processor_of(row, wanted, name)
+    return None
+
+
+def processor_of(row: CpuRow, model: str, name: str = "") -> Processor:
+    """A platform's processor: ``model`` is a key of its ``cores``; else its usual one. ``name``: as asked for."""
+    cores = row.cores.get(model, row.default_cores)
+    performance, efficiency = (cores, 0) if isinstance(cores, int) else cores
+    return Processor(name.strip() or row.name, row, performance, efficiency, known=not row.cores or model in row.cores)
+
+
+def processor_with_gpu(gpu: GpuRow, table: CpuTable) -> Processor | None:
+    """The processor on the same chip as a GPU; portable ones first, because a chip's GPU is used there."""
+    platforms = sorted((row for row in table.platforms if gpu.name in row.gpus), key=lambda row: row.kind == "desktop")
+    return processor_of(platforms[0], gpu.name) if platforms else None
+
+
+_CPU_NOISE = re.compile(
+    r"\((?:r|tm|c)\)|[®™©]|\bw/.*|\bwith .*|@.*|\b\d\d?(?:st|nd|rd|th) gen\b|\bgenuine\b|\bcpus?\b|\bprocessor\b"
+    r"|\b(?:\d+|dual|quad|six|eight|twelve|sixteen)-core\b|\b(?:amd|intel|qualcomm|huawei)\b|\(.*"
+)
+_CPU_LINKS = re.compile(r"\b(i[3579]|m[357]|w[3579]|[we])\s+(?=\d)")
+
+
+def fold_cpu_name(name: str) -> str:
+    """A brand string in small letters without maker, clock, trademark signs and what follows "with"."""
+    folded = " ".join(_CPU_NOISE.sub(" ", name.lower()[:200]).split())
+    return _CPU_LINKS.sub(r"\1-", folded)
