@@ -15,12 +15,14 @@ from fitcheck.types import CountedMixer, Model, PublishedFile, Shape, Tensor
 MAX_PARTS = 1000
 _SPLIT = re.compile(r"(?P<stem>.*)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf", re.DOTALL)
 PROJECTOR_QUANT = "mmproj"
+_VISION_PREFIXES = ("v.", "mm.", "a.")  # Ollama keeps the vision part in the model's own file
 
 
-def model_from_file(path: Path) -> Model:
-    """The model in a GGUF file, or in the split set that it belongs to. Raises FitcheckError (``unreadable_file``)."""
+def model_from_file(path: Path, projector: Path | None = None) -> Model:
+    """The model in a GGUF file, or in the split set that it belongs to. ``projector``: its vision part, where that does
+    not lie beside it under its usual name. Raises FitcheckError (``unreadable_file``)."""
     headers = [_read(part) for part in part_paths(path)]
-    beside = _projector_beside(path)
+    beside = projector or _projector_beside(path)
     return model_from_headers(headers, source=str(path), projector=_read(beside) if beside else None)
 
 
@@ -65,16 +67,20 @@ def model_from_headers(headers: list[Header], source: str, projector: Header | N
     if architecture is None:
         raise unreadable(first.name, "does not name its architecture")
     _refuse_parts_of_models(first, architecture)
-    tensors = _all_tensors(headers)
+    everything = _all_tensors(headers)
+    tensors = tuple(tensor for tensor in everything if not tensor.name.startswith(_VISION_PREFIXES))
+    inside = tuple(tensor for tensor in everything if tensor.name.startswith(_VISION_PREFIXES))
     shape = shape_from_gguf(architecture, first.metadata, _n_vocab(first, architecture, tensors), tensors)
     bodies, heads = _split_off_prediction(tensors, shape)
     known = architecture in ARCHITECTURES
     params = sum(elements(tensor.dims) for tensor in bodies)
     towers = {"mtp": sum(elements(tensor.dims) for tensor in heads)} if heads else {}
     files = [_file(headers, first, bodies, architecture)]
-    if projector is not None:
-        towers["vision"] = sum(elements(tensor.dims) for tensor in projector.tensors)
-        files.append(PublishedFile("", PROJECTOR_QUANT, projector.file_bytes, file=projector.name))
+    vision = projector.tensors if projector is not None else inside
+    if vision:
+        towers["vision"] = sum(elements(tensor.dims) for tensor in vision)
+        size = projector.file_bytes if projector is not None else sum(map(tensor_bytes, inside))
+        files.append(PublishedFile("", PROJECTOR_QUANT, size, file=projector.name if projector else first.name))
     title = first.text("general.name") or _stem(first.name)
     return Model(
         id=_stem(first.name),
@@ -86,7 +92,7 @@ def model_from_headers(headers: list[Header], source: str, projector: Header | N
         family=clean(first.text("general.basename") or "", 100),
         developer=clean(first.text("general.organization") or "", 100),
         licence=clean(first.text("general.license") or "", 60).lower() or None,
-        modalities=("text", "vision") if projector is not None else ("text",),
+        modalities=("text", "vision") if vision else ("text",),
         context_tokens=first.number(f"{architecture}.context_length") or 0,
         native_dtype=files[0].quant,
         tower_params=towers,
