@@ -435,6 +435,7 @@ class Shape(Value, frozen=True):
     the model has none. ``learned_positions``: rows of a learned position table. ``per_layer_embedding_params`` and
     ``lookup_params``: tables that are looked up, not multiplied (Gemma 3n per-layer input, n-gram tables).
     ``extra_params``: everything else outside layers. ``num_loops``: times the stack is run.
+    ``pooling``: of an embedding model, cls, mean or last.
     """
 
     hidden_size: int
@@ -451,6 +452,7 @@ class Shape(Value, frozen=True):
     lookup_params: int = 0
     extra_params: int = 0
     num_loops: int = 1
+    pooling: str | None = None
 
     @property
     def n_layers(self) -> int:

@@ -261,6 +261,7 @@ def _latent(sizes: Sizes, layer: int, window: int | None, indexed: bool) -> Mixe
     )
 
 
+_POOLING = {1: "mean", 2: "cls", 3: "last"}  # llama_pooling_type
 _GATING = {1: "softmax", 2: "sigmoid", 3: "softmax_of_chosen"}  # llama_expert_gating_func_type
 
 
@@ -509,6 +510,7 @@ def _outside_listed(
         "per_layer_embedding_params": per_layer,
         "extra_params": _elements(rest),
         "num_loops": max(1, sizes.get("num_loops", 1)),
+        "pooling": _POOLING.get(sizes.get("pooling_type")),
     }
 
 
@@ -623,4 +625,5 @@ def _outside_described(row: Architecture, sizes: Sizes, hidden: int, n_vocab: in
         "learned_positions": sizes.get("context_length") if row.learned_positions else 0,
         "per_layer_embedding_params": per_layer,
         "num_loops": max(1, sizes.get("num_loops", 1)),
+        "pooling": _POOLING.get(sizes.get("pooling_type")),
     }

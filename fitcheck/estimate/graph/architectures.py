@@ -1,0 +1,185 @@
+"""What each architecture's graph does differently, as data: one row per name that llama.cpp knows.
+
+Sizes, biases, gates and norms of Q and K come from the ``Shape``; a row holds what a shape does not tell. Operations
+that always run in place (scales, soft caps, biases) take no room and are left out.
+Source: llama.cpp 0c1e57098, src/models/*.cpp. How to add a row: docs/compute-buffers.md.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from fitcheck.types import MixtureOfExperts
+
+
+class Traits(Struct, frozen=True):
+    """One architecture. The defaults are those of Llama.
+
+    ``norm``: RMS_NORM or NORM (layer norm); ``norm_bias`` and ``norm_weight``: what it carries. ``qk_norm``: the kind
+    of norm over Q and K. ``pre_norm`` / ``post_norm``: norms before and after attention and feed-forward;
+    ``post_norm_first``: the one after attention comes before the last layer's rows are gathered.
+    ``parallel``: attention and feed-forward read the same input; the word order is that of the sum (a: attention, f:
+    feed-forward, x: the layer's input). ``parallel_norm``: the feed-forward has a norm of its own.
+    ``residual_first``: which sums name the residual first: "a" after attention, "f" after the feed-forward.
+    ``qkv``: split, fused (one tensor) or flat (norms run over whole projections).
+    ``rope``: all layers, none, windows (only layers with a window, if the model has any), windows_or_dense (the dense
+    layers too) or three_of_four. ``positions``: positions per token, 0 without a position input. ``windows``: the
+    engine keeps the sliding window. ``attention_scale``: an input with one factor per token;
+    ``scales_unrotated_q``: only layers without rope use it. ``sub_norms``: norms before both output projections.
+    ``dense``: split, or fused (gate and up in one tensor). ``squares``: the activation is relu squared.
+    ``gating``: softmax, sigmoid, softmax_of_chosen or by_bias (sigmoid where experts have a selection bias).
+    ``normalises_weights``: whether the chosen experts' weights are made to add up to one (None: as the model says);
+    ``scales_weights``: whether they are scaled, where the model does not say.
+    ``weighs_input``: experts get their input weighted (Llama 4). ``fused_experts``: gate and up in one tensor.
+    ``divides_shared_gate``: Qwen2-MoE's spelling of a sigmoid. ``repeats_delta_heads``: Qwen3-Next.
+    ``late``: all rows go through the last layer and stay: the normed or the raw state. ``pooling``: of an embedding model, where
+    the shape does not say: cls or mean. ``family``: whose graph it is.
+    """
+
+    norm: str = "RMS_NORM"
+    norm_bias: bool = False
+    norm_weight: bool = True
+    qk_norm: str = "RMS_NORM"
+    pre_norm: bool = True
+    post_norm: bool = False
+    post_norm_first: bool = False
+    parallel: str = ""
+    parallel_norm: bool = False
+    residual_first: str = ""
+    qkv: str = "split"
+    rope: str = "all"
+    positions: int = 1
+    windows: bool = False
+    scaled_embedding: bool = False
+    normed_embedding: bool = False
+    attention_scale: bool = False
+    scales_unrotated_q: bool = False
+    sub_norms: bool = False
+    dense: str = "split"
+    squares: bool = False
+    gating: str = "softmax"
+    normalises_weights: bool | None = True
+    scales_weights: bool = False
+    weighs_input: bool = False
+    fused_experts: bool = False
+    divides_shared_gate: bool = False
+    repeats_delta_heads: bool = False
+    late: str = ""
+    pooling: str = "cls"
+    family: str = "decoder"
+
+    def gating_of(self, spec: MixtureOfExperts) -> str:
+        """How router logits become weights."""
+        if spec.gating:
+            return spec.gating
+        if self.gating == "by_bias":
+            return "sigmoid" if spec.router_bias else "softmax"
+        return self.gating
+
+    def biases_choice(self, spec: MixtureOfExperts) -> bool:
+        """Whether a bias is added to what experts are chosen by."""
+        return spec.router_bias or (self.gating == "by_bias" and spec.gating == "sigmoid")
+
+    def normalises(self, spec: MixtureOfExperts) -> bool:
+        """Whether the weights of the chosen experts are made to add up to one."""
+        if self.normalises_weights is not None:
+            return self.normalises_weights
+        return spec.normalises_weights is not False
+
+    def scales(self, spec: MixtureOfExperts) -> bool:
+        """Whether the weights of the chosen experts are scaled."""
+        return self.scales_weights if spec.weights_scale is None else spec.weights_scale not in (0.0, 1.0)
+
+
+_LLAMA = Traits()
+_LAYER_NORM = Traits(norm="NORM", norm_bias=True)
+_SANDWICH = Traits(post_norm=True)
+_DEEPSEEK = Traits(gating="by_bias", normalises_weights=None, scales_weights=True)
+_SIGMOID = Traits(gating="sigmoid", normalises_weights=None, scales_weights=True)
+_DELTA_NET = Traits(positions=4, late="normed")
+_NEMOTRON_H = Traits(positions=0, rope="none", squares=True, gating="sigmoid", normalises_weights=None, late="normed")
+_ENCODER = Traits(norm="NORM", norm_bias=True, pre_norm=False, rope="none", family="encoder")
+
+
+def _same(names: str, traits: Traits) -> dict[str, Traits]:
+    return dict.fromkeys(names.split(), traits)
+
+
+ARCHITECTURES: dict[str, Traits] = {
+    **_same(
+        "llama qwen2 qwen3 qwen3moe ernie4_5 ernie4_5-moe internlm2 arcee seed_oss exaone xverse baichuan orion "
+        "hunyuan-dense hunyuan-moe deci refact codeshell",
+        _LLAMA,
+    ),
+    "mistral3": Traits(attention_scale=True),
+    "smollm3": Traits(rope="three_of_four"),
+    **_same("granite granitemoe minicpm", Traits(scaled_embedding=True)),
+    "chatglm": Traits(dense="fused"),
+    "qwen2moe": Traits(normalises_weights=False, divides_shared_gate=True),
+    **_same("qwen2vl qwen3vl qwen3vlmoe hunyuan-vl", Traits(positions=4)),
+    "olmo": Traits(norm="NORM", norm_weight=False),
+    "olmo2": replace(_SANDWICH, pre_norm=False, qkv="flat", windows=True),
+    "olmoe": Traits(qkv="flat", normalises_weights=False),
+    "exaone4": replace(_SANDWICH, pre_norm=False, rope="windows", windows=True),
+    "exaone-moe": replace(_SIGMOID, rope="windows", windows=True),
+    "apertus": _LLAMA,
+    "bitnet": Traits(sub_norms=True),
+    "nanbeige": _LLAMA,
+    "phi2": replace(_LAYER_NORM, parallel="afx"),
+    "phi3": Traits(qkv="fused", dense="fused", residual_first="f"),
+    "phimoe": Traits(norm_bias=True, residual_first="f"),
+    "gptneox": replace(_LAYER_NORM, qkv="fused", parallel="fxa", parallel_norm=True),
+    "gpt2": replace(_LAYER_NORM, qkv="fused", rope="none"),
+    "falcon": replace(_LAYER_NORM, qkv="fused", parallel="fax"),
+    "starcoder": replace(_LAYER_NORM, qkv="fused", rope="none"),
+    "starcoder2": _LAYER_NORM,
+    "stablelm": replace(_LAYER_NORM, qk_norm="NORM"),
+    "nemotron": replace(_LAYER_NORM, squares=True),
+    "command-r": Traits(norm="NORM", parallel="fxa", qk_norm="NORM"),
+    "cohere2": Traits(norm="NORM", parallel="fxa", rope="windows", windows=True),
+    "cohere2moe": Traits(
+        norm="NORM", parallel="fxa", rope="windows_or_dense", windows=True, gating="sigmoid",
+        normalises_weights=None, late="normed",
+    ),
+    "gemma": Traits(scaled_embedding=True),
+    "gemma2": replace(_SANDWICH, scaled_embedding=True, windows=True),
+    "gemma3": replace(_SANDWICH, scaled_embedding=True, windows=True),
+    "gemma-embedding": Traits(
+        post_norm=True, scaled_embedding=True, windows=True, pooling="mean", family="encoder"
+    ),
+    "gemma3n": Traits(windows=True, family="gemma3n"),
+    "gemma4": Traits(windows=True, late="normed", fused_experts=True, family="gemma4"),
+    "glm4": replace(_SANDWICH, dense="fused"),
+    "glm4moe": _SIGMOID,
+    "dots1": _SIGMOID,
+    "bailingmoe2": replace(_SIGMOID, qkv="fused"),
+    "hy_v3": replace(_SIGMOID, late="normed"),
+    "minimax-m2": Traits(qkv="flat", gating="sigmoid"),
+    "mellum": Traits(windows=True),
+    "afmoe": Traits(
+        post_norm=True, post_norm_first=True, scaled_embedding=True, windows=True, rope="three_of_four",
+        gating="sigmoid", normalises_weights=None, scales_weights=True,
+    ),
+    "muse-glimmer": Traits(post_norm=True, post_norm_first=True, normed_embedding=True, windows=True, rope="windows"),
+    "laguna": replace(_SIGMOID, windows=True),
+    "step35": replace(_SIGMOID, windows=True, late="raw"),
+    "mimo2": Traits(windows=True, gating="sigmoid"),
+    "llama4": Traits(
+        windows=True, rope="three_of_four", attention_scale=True, scales_unrotated_q=True, gating="sigmoid",
+        normalises_weights=False, weighs_input=True,
+    ),
+    "gpt-oss": Traits(windows=True, gating="softmax_of_chosen", normalises_weights=False, late="raw"),
+    **_same("deepseek2 mistral4", _DEEPSEEK),
+    "mamba": Traits(positions=0),
+    "mamba2": Traits(positions=0),
+    "jamba": Traits(positions=0, rope="none", residual_first="af", normalises_weights=False),
+    "falcon-h1": _LLAMA,
+    "granitehybrid": _LLAMA,
+    **_same("nemotron_h nemotron_h_moe", _NEMOTRON_H),
+    **_same("lfm2 lfm2moe", Traits(residual_first="af", gating="sigmoid")),
+    **_same("qwen35 qwen35moe", _DELTA_NET),
+    "qwen3next": replace(_DELTA_NET, positions=1, repeats_delta_heads=True),
+    "bert": _ENCODER,
+    "nomic-bert": replace(_ENCODER, qkv="fused", rope="all", pooling="mean"),
+}  # fmt: skip

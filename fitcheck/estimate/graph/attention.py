@@ -1,0 +1,243 @@
+"""Attention: grouped-query in all its variants, and multi-head latent attention.
+
+Source: llama.cpp 0c1e57098, llm_graph_context::build_qkv, build_attn and build_attn_mha; src/models/deepseek2.cpp.
+"""
+
+from __future__ import annotations
+
+from fitcheck.estimate.graph.model import CacheInputs, ModelGraph
+from fitcheck.estimate.graph.tensors import Tensor
+from fitcheck.types import Attention, LatentAttention
+
+
+def attention(g: ModelGraph, il: int, x: Tensor, spec: Attention, caches: dict[bool, CacheInputs]) -> Tensor:
+    """Projections, norms, rotation, the cache and the output projection of one layer."""
+    traits = g.traits
+    q, k, v = projections(g, il, x, spec)
+    q, k = normed_q_and_k(g, il, q, k, spec)
+    if traits.qkv == "flat":
+        q = g.reshape(q, spec.head_dim, spec.n_heads, g.tokens)
+        k = g.reshape(k, spec.head_dim, spec.n_kv_heads, g.tokens)
+        v = g.reshape(v, spec.v_head_dim or spec.head_dim, spec.n_kv_heads, g.tokens)
+    rotated = g.rotates(il)
+    if rotated:
+        q, k = rope(g, q), rope(g, k)
+    if g.attention_scale is not None and (not rotated or not traits.scales_unrotated_q):
+        q = g.mul(q, g.attention_scale)
+    gate = _gate(g, il, x, spec)
+    inputs = caches[bool(g.windows[il])]
+    y = cached_attention(g, il, q, k, v, spec, inputs)
+    if gate is not None:
+        y = _gated(g, y, gate, spec)
+    if traits.sub_norms:
+        y = g.norm(y, il, "attn_sub_norm")
+    return g.linear(il, "attn_output", g.d, y, "o" in spec.bias)
+
+
+def projections(g: ModelGraph, il: int, x: Tensor, spec: Attention) -> tuple[Tensor, Tensor, Tensor]:
+    """Q, K and V as [head, heads, tokens]; flat ones as [width, tokens]."""
+    v_dim = spec.v_head_dim or spec.head_dim
+    parts = ((spec.head_dim, spec.n_heads), (spec.head_dim, spec.n_kv_heads), (v_dim, spec.n_kv_heads))
+    if g.traits.qkv == "fused":
+        fused = g.linear(il, "attn_qkv", sum(head * count for head, count in parts), x, "q" in spec.bias)
+        row = 4 * fused.ne[0]
+        q, k, v = (g.view(fused, (head, count, g.tokens), (4 * head, row)) for head, count in parts)
+        return q, k, v
+    flat = g.traits.qkv == "flat"
+    result = []
+    for letter, (head, count) in zip("qkv", parts, strict=True):
+        y = g.linear(il, f"attn_{letter}", head * count, x, letter in spec.bias)
+        result.append(y if flat else g.reshape(y, head, count, g.tokens))
+    return result[0], result[1], result[2]
+
+
+def normed_q_and_k(g: ModelGraph, il: int, q: Tensor, k: Tensor, spec: Attention) -> tuple[Tensor, Tensor]:
+    """Q and K after their norms, where the layer has them."""
+    if not spec.qk_norm:
+        return q, k
+    kind = g.traits.qk_norm
+    q, k = g.same(kind, q), g.same(kind, k)
+    per_head = kind == "NORM"  # layer norms have a weight for each head
+    q = g.vector("MUL", il, "attn_q_norm", q, *q.ne[: 1 + per_head])
+    return q, g.vector("MUL", il, "attn_k_norm", k, *k.ne[: 1 + per_head])
+
+
+def rope(g: ModelGraph, x: Tensor) -> Tensor:
+    """Rotary positions: the small table of frequencies does not decide on a device, so it is left out."""
+    return g.same("ROPE", x, g.positions)
+
+
+def _gate(g: ModelGraph, il: int, x: Tensor, spec: Attention) -> Tensor | None:
+    if spec.gate == "full":
+        return g.matmul(il, "attn_gate", spec.n_heads * (spec.v_head_dim or spec.head_dim), x)
+    if spec.gate == "per_head":
+        return g.matmul(il, "attn_gate", spec.n_heads, x)
+    return None
+
+
+def _gated(g: ModelGraph, y: Tensor, gate: Tensor, spec: Attention) -> Tensor:
+    gate = g.unary(gate)
+    if spec.gate == "full":
+        return g.mul(y, gate)
+    width = spec.v_head_dim or spec.head_dim
+    heads = g.reshape(y, width, spec.n_heads, g.tokens)
+    return g.reshape(g.mul(heads, g.reshape(gate, 1, spec.n_heads, g.tokens)), width * spec.n_heads, g.tokens)
+
+
+def cached_attention(
+    g: ModelGraph, il: int, q: Tensor, k: Tensor | None, v: Tensor | None, spec: Attention, inputs: CacheInputs
+) -> Tensor:
+    """Write K and V to the cache and attend: [v width * heads, tokens]. ``k`` and ``v`` are None for a shared cache."""
+    if inputs.k_rotation is not None:
+        q = hadamard(g, q, inputs.k_rotation)
+        k = hadamard(g, k, inputs.k_rotation) if k is not None else None
+    if inputs.v_rotation is not None and v is not None:
+        v = hadamard(g, v, inputs.v_rotation)
+    for tensor in (q, k, v) if g.has_windows else (q, v, k):
+        if tensor is not None:
+            g.expand(tensor)
+    k_cache, v_cache = g.cache(il, spec, inputs.cells)
+    if k is not None and v is not None:
+        g.expand(g.write("SET_ROWS", k_cache, _merged_heads(g, k), inputs.k_rows, k_cache))
+        g.expand(_write_v(g, v, v_cache, inputs))
+    v_dim = spec.v_head_dim or spec.head_dim
+    keys = g.cache_view(k_cache, spec.head_dim, spec.n_kv_heads, inputs.cells)
+    view = g.cache_view if g.flash else g.transposed_cache_view
+    values = view(v_cache, v_dim, spec.n_kv_heads, inputs.cells)
+    y = attend(g, il, q, keys, values, inputs.mask, transposed=not g.flash)
+    return hadamard(g, y, inputs.v_rotation) if inputs.v_rotation is not None else y
+
+
+def hadamard(g: ModelGraph, x: Tensor, rotation: Tensor) -> Tensor:
+    """Rotation before quantising a cache: spreads outliers over the head."""
+    size, ne = rotation.ne[0], x.ne
+    rows = x.elements // size
+    flat = g.reshape(x, size, rows) if x.strides is None else g.cont(x, size, rows)
+    return g.reshape(g.product(rotation, flat), *ne)
+
+
+def _merged_heads(g: ModelGraph, x: Tensor) -> Tensor:
+    return g.view(x, (x.ne[0] * x.ne[1], x.ne[2]), (x.nb()[2],))
+
+
+def _write_v(g: ModelGraph, v: Tensor, cache: Tensor, inputs: CacheInputs) -> Tensor:
+    if g.flash:
+        return g.write("SET_ROWS", cache, _merged_heads(g, v), inputs.v_rows, cache)
+    width = v.ne[0] * v.ne[1]
+    flat = g.reshape(v, width, v.ne[2]) if v.nb()[2] == 4 * width else g.cont(v, width, v.ne[2])
+    if width < cache.ne[0]:
+        flat = g.op("PAD", "f32", (cache.ne[0], v.ne[2]), flat)
+    return g.write("SET_ROWS", cache, g.reshape(flat, 1, flat.elements), inputs.v_rows, cache)
+
+
+def attend(
+    g: ModelGraph,
+    il: int,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor,
+    transposed: bool = False,
+    decompress: int = 0,
+) -> Tensor:
+    """Softmax attention. ``transposed``: V is stored so already. ``decompress``: width per head that latent attention
+    turns its result into."""
+    streams = k.ne[3]
+    nb = q.nb()
+    tokens = q.ne[2] // streams
+    q = g.permute(g.view(q, (q.ne[0], q.ne[1], tokens, streams), (nb[1], nb[2], nb[2] * tokens)), 0, 2, 1, 3)
+    k, v = g.permute(k, 0, 2, 1, 3), g.permute(v, 0, 2, 1, 3)
+    attend_with = _flash if g.flash else _softmax
+    return g.expand(attend_with(g, il, q, k, v, mask, transposed, decompress))
+
+
+def _flash(
+    g: ModelGraph, il: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, transposed: bool, decompress: int
+) -> Tensor:
+    if k.type == "f32":  # no cache: the kernel wants f16
+        k, v = g.op("CPY", "f16", k.ne, k), g.op("CPY", "f16", v.ne, v)
+    y = g.op("FLASH_ATTN", "f32", (v.ne[0], q.ne[2], q.ne[1], q.ne[3]), q, k, v, mask)
+    if decompress:
+        y = g.matmul_heads(il, "attn_v_b", decompress, q.ne[2], g.permute(y, 0, 2, 1, 3))
+        y = g.cont(g.permute(y, 0, 2, 1, 3))
+    return g.reshape(y, y.ne[0] * y.ne[1], y.ne[2] * y.ne[3])
+
+
+def _softmax(
+    g: ModelGraph, il: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, transposed: bool, decompress: int
+) -> Tensor:
+    scores = g.same("SOFT_MAX", g.product(k, q), mask)
+    if not transposed:
+        v = g.cont(g.transpose(v))
+    y = g.product(v, scores)
+    if decompress:
+        y = g.matmul_heads(il, "attn_v_b", decompress, q.ne[2], y)
+    y = g.permute(y, 0, 2, 1, 3)
+    return g.cont(y, y.ne[0] * y.ne[1], y.ne[2] * y.ne[3])
+
+
+def doubled_q_attention(g: ModelGraph, il: int, x: Tensor, spec: Attention, caches: dict[bool, CacheInputs]) -> Tensor:
+    """Attention whose Q projection carries the output gate, head by head (Qwen3-Next, Qwen3.5)."""
+    head, heads, kv_heads = spec.head_dim, spec.n_heads, spec.n_kv_heads
+    both = g.matmul(il, "attn_q", 2 * head * heads, x)
+    k = g.matmul(il, "attn_k", head * kv_heads, x)
+    v = g.matmul(il, "attn_v", head * kv_heads, x)
+    strides = (4 * 2 * head, 4 * 2 * head * heads)
+    q = g.view(both, (head, heads, g.tokens), strides)
+    gate = g.view(both, (head, heads, g.tokens), strides)
+    k, v = g.reshape(k, head, kv_heads, g.tokens), g.reshape(v, head, kv_heads, g.tokens)
+    q = rope(g, g.rms_norm(q, il, "attn_q_norm"))
+    k = rope(g, g.rms_norm(k, il, "attn_k_norm"))
+    gate = g.cont(gate, head * heads, g.tokens)
+    y = cached_attention(g, il, q, k, v, spec, caches[False])
+    return g.matmul(il, "attn_output", g.d, g.mul(y, g.unary(gate)))
+
+
+# ---- multi-head latent attention
+
+
+class LatentInputs:
+    """Inputs of the cache of compressed vectors: one index per token, one mask."""
+
+    def __init__(self, g: ModelGraph) -> None:
+        self.cells = g.cells
+        self.rows = g.input("i64", g.tokens)
+        self.mask = g.input("f16" if g.flash else "f32", g.cells, g.tokens // g.streams, 1, g.streams)
+
+
+def latent_attention(g: ModelGraph, il: int, x: Tensor, spec: LatentAttention, inputs: LatentInputs) -> Tensor:
+    """Attention over compressed vectors, K and V up-projections absorbed into Q and the result."""
+    tokens, heads, rank = g.tokens, spec.n_heads, spec.kv_lora_rank
+    nope, rotary = spec.qk_nope_head_dim, spec.qk_rope_head_dim
+    q = g.reshape(_latent_q(g, il, x, spec), nope + rotary, heads, tokens)
+    compressed = g.matmul(il, "attn_kv_a_mqa", rank + rotary, x)
+    row = 4 * (rank + rotary)
+    vector = g.view(compressed, (rank, tokens), (row,))
+    k_rotary = g.view(compressed, (rotary, 1, tokens), (row, row))
+    nb = q.nb()
+    q_nope = g.view(q, (nope, heads, tokens), (nb[1], nb[2]))
+    q_rotary = g.view(q, (rotary, heads, tokens), (nb[1], nb[2]))
+    if g.rotates(il):
+        q_rotary, k_rotary = rope(g, q_rotary), rope(g, k_rotary)
+    vector = g.rms_norm(vector, il, "attn_kv_a_norm")
+    absorbed = g.matmul_heads(il, "attn_k_b", rank, heads, g.permute(q_nope, 0, 2, 1, 3))
+    absorbed = g.permute(absorbed, 0, 2, 1, 3)
+    q_full = g.concat(absorbed, q_rotary, 0)
+    vector = g.reshape(vector, rank, 1, tokens)
+    k_full = g.concat(vector, k_rotary, 0)
+    for tensor in (q_full, vector, k_full):
+        g.expand(tensor)
+    cache = g.stored(g.kv_type_k, g.layer_devices[il], rank + rotary, inputs.cells, g.streams)
+    g.expand(g.write("SET_ROWS", cache, _merged_heads(g, k_full), inputs.rows, cache))
+    keys = g.cache_view(cache, rank + rotary, 1, inputs.cells)
+    values = g.view(keys, (rank, 1, inputs.cells, g.streams), keys.nb()[1:])
+    y = attend(g, il, q_full, keys, values, inputs.mask, decompress=spec.v_head_dim)
+    return g.matmul(il, "attn_output", g.d, y)
+
+
+def _latent_q(g: ModelGraph, il: int, x: Tensor, spec: LatentAttention) -> Tensor:
+    width = spec.n_heads * (spec.qk_nope_head_dim + spec.qk_rope_head_dim)
+    if not spec.q_lora_rank:
+        return g.matmul(il, "attn_q", width, x)
+    low = g.rms_norm(g.matmul(il, "attn_q_a", spec.q_lora_rank, x), il, "attn_q_a_norm")
+    return g.matmul(il, "attn_q_b", width, low)

@@ -1,0 +1,148 @@
+"""The graph of a causal language model: embedding, layers, output matrix.
+
+One order of steps serves nearly all architectures; what differs is in ``architectures.Traits``.
+Source: llama.cpp 0c1e57098, src/models/*.cpp.
+"""
+
+from __future__ import annotations
+
+from fitcheck.estimate.graph.attention import (
+    LatentInputs,
+    attention,
+    doubled_q_attention,
+    latent_attention,
+)
+from fitcheck.estimate.graph.feed_forward import feed_forward
+from fitcheck.estimate.graph.model import ModelGraph, attention_of
+from fitcheck.estimate.graph.recurrent import StateInputs, gated_delta_net, mamba1, mamba2, short_convolution
+from fitcheck.estimate.graph.tensors import Tensor
+from fitcheck.types import (
+    Attention,
+    DenseFeedForward,
+    GatedDeltaNet,
+    LatentAttention,
+    Mamba1,
+    Mamba2,
+    Mixer,
+    MixtureOfExperts,
+    NoMixer,
+    ParallelMixers,
+    ShortConvolution,
+)
+
+
+class Decoder:
+    """Builds the graph of one causal language model."""
+
+    def __init__(self, g: ModelGraph) -> None:
+        self.g = g
+        mixers = [layer.mixer for layer in g.layers]
+        self.states = StateInputs(g)
+        self.caches = g.cache_inputs() if any(attention_of(mixer) for mixer in mixers) else {}
+        self.latent = LatentInputs(g) if any(isinstance(mixer, LatentAttention) for mixer in mixers) else None
+        self.output_rows = g.input("i32", g.outputs)
+
+    def build(self) -> None:
+        """Embedding, every layer, head."""
+        g, traits = self.g, self.g.traits
+        x = g.embed(traits.scaled_embedding)
+        if traits.normed_embedding:
+            x = g.rms(x)
+        if g.shape.learned_positions:
+            x = g.add(x, g.host_rows(g.positions, g.d))
+        for il in range(len(g.layers)):
+            x = self._layer(il, x)
+        self._head(x)
+
+    def _layer(self, il: int, x: Tensor) -> Tensor:
+        g, traits = self.g, self.g.traits
+        layer = g.layers[il]
+        if isinstance(layer.mixer, ParallelMixers):
+            x = self._gathered(il, self._parallel_mixers(il, x, layer.mixer))
+            return self._feed_forward(il, x, x)
+        if isinstance(layer.mixer, NoMixer):
+            return self._without_mixer(il, x)
+        normed = g.norm(x, il, "attn_norm") if traits.pre_norm else x
+        y = self._mix(il, normed, layer.mixer)
+        if traits.parallel:
+            return self._parallel(il, x, normed, y)
+        if traits.post_norm and traits.post_norm_first:
+            y = g.norm(y, il, "post_attention_norm")
+        y, x = self._gathered(il, y), self._gathered(il, x)
+        if traits.post_norm and not traits.post_norm_first:
+            y = g.norm(y, il, "post_attention_norm")
+        x = g.add(x, y) if "a" in traits.residual_first else g.add(y, x)
+        return self._feed_forward(il, x, x)
+
+    def _feed_forward(self, il: int, x: Tensor, residual: Tensor) -> Tensor:
+        g, traits = self.g, self.g.traits
+        ffn = g.layers[il].ffn
+        if not isinstance(ffn, (DenseFeedForward, MixtureOfExperts)):
+            return x
+        y = feed_forward(g, il, g.norm(x, il, "ffn_norm") if traits.pre_norm else x, ffn)
+        if traits.post_norm:
+            y = g.norm(y, il, "post_ffw_norm")
+        return g.add(residual, y) if "f" in traits.residual_first else g.add(y, residual)
+
+    def _without_mixer(self, il: int, x: Tensor) -> Tensor:
+        """A layer that is a feed-forward alone (Nemotron-H, pruned Llamas)."""
+        x = self._gathered(il, x)
+        return self._feed_forward(il, x, x)
+
+    def _parallel(self, il: int, x: Tensor, normed: Tensor, attended: Tensor) -> Tensor:
+        """Feed-forward beside attention; the order of the sum is the architecture's."""
+        g, traits = self.g, self.g.traits
+        ffn = g.layers[il].ffn
+        assert isinstance(ffn, (DenseFeedForward, MixtureOfExperts))
+        attended, x, normed = (self._gathered(il, tensor) for tensor in (attended, x, normed))
+        if traits.parallel_norm:
+            normed = g.norm(x, il, "ffn_norm")
+        parts = {"a": attended, "x": x, "f": feed_forward(g, il, normed, ffn)}
+        first, second, third = (parts[letter] for letter in traits.parallel)
+        return g.add(g.add(first, second), third)
+
+    def _parallel_mixers(self, il: int, x: Tensor, mixers: ParallelMixers) -> Tensor:
+        """Attention and Mamba side by side, each with its own norm of the same input (Falcon-H1)."""
+        g = self.g
+        first, second = (self._mix(il, g.norm(x, il, "attn_norm"), part) for part in mixers.parts)
+        return g.add(g.add(first, second), x)
+
+    def _mix(self, il: int, x: Tensor, mixer: Mixer) -> Tensor:
+        g = self.g
+        if isinstance(mixer, Attention):
+            attend = doubled_q_attention if mixer.gate == "q_double" else attention
+            return attend(g, il, x, mixer, self.caches)
+        if isinstance(mixer, LatentAttention):
+            assert self.latent is not None
+            return latent_attention(g, il, x, mixer, self.latent)
+        if isinstance(mixer, Mamba2):
+            return mamba2(g, il, x, mixer, self.states)
+        if isinstance(mixer, Mamba1):
+            return mamba1(g, il, x, mixer, self.states)
+        if isinstance(mixer, GatedDeltaNet):
+            return gated_delta_net(g, il, g.expand(x), mixer, self.states)
+        if isinstance(mixer, ShortConvolution):
+            return short_convolution(g, il, x, mixer, self.states)
+        raise UnknownGraphError(type(mixer).__name__)
+
+    def _gathered(self, il: int, x: Tensor) -> Tensor:
+        """In the last layer only the rows whose logits are wanted go on."""
+        g = self.g
+        if il < len(g.layers) - 1 or g.traits.late:
+            return x
+        return g.rows(x, self.output_rows)
+
+    def _head(self, x: Tensor) -> None:
+        g, late = self.g, self.g.traits.late
+        if late == "raw":
+            x.output = True
+            x = g.rows(x, self.output_rows)
+        x = g.norm(x, g.head, "output_norm")
+        if late == "normed":
+            x.output = True
+            x = g.rows(x, self.output_rows)
+        g.logits(x)
+
+
+class UnknownGraphError(Exception):
+    """The program has no graph for this layer; the caller falls back to a bound."""

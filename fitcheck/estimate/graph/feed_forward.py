@@ -1,0 +1,180 @@
+"""Feed-forward blocks: dense ones and mixtures of experts.
+
+Source: llama.cpp 0c1e57098, llm_graph_context::build_ffn and build_moe_ffn.
+"""
+
+from __future__ import annotations
+
+from fitcheck.estimate.graph.model import ModelGraph
+from fitcheck.estimate.graph.tensors import HOST, Dims, Tensor
+from fitcheck.types import DenseFeedForward, MixtureOfExperts
+
+
+def feed_forward(g: ModelGraph, il: int, x: Tensor, spec: DenseFeedForward | MixtureOfExperts) -> Tensor:
+    """The feed-forward block of one layer over its normalised input."""
+    if isinstance(spec, DenseFeedForward):
+        return dense(g, il, x, spec.intermediate_size, spec.gated, spec.bias)
+    y = latent_experts(g, il, x, spec) if spec.latent else experts(g, il, x, spec)
+    return g.add(y, shared_expert(g, il, x, spec)) if shared_width(spec) else y
+
+
+def shared_width(spec: MixtureOfExperts) -> int:
+    """Width of all shared experts together."""
+    return spec.shared_intermediate_size or spec.n_shared * spec.moe_intermediate_size
+
+
+def dense(
+    g: ModelGraph, il: int, x: Tensor, width: int, gated: bool = True, bias: bool = False, suffix: str = ""
+) -> Tensor:
+    """Up, activation (gated by a second projection), down. ``suffix`` names the weights: ``_shexp`` …"""
+    kind = g.traits.dense if not suffix else "split"
+    if gated and kind == "fused":
+        y = g.glu(g.linear(il, "ffn_up", 2 * width, x, bias))
+    else:
+        up = g.linear(il, f"ffn_up{suffix}", width, x, bias)
+        if gated:
+            y = g.glu(g.linear(il, f"ffn_gate{suffix}", width, x, bias), up)
+        else:
+            y = g.unary(up)
+            if g.traits.squares:
+                y = g.same("SQR", y)
+    if g.traits.sub_norms:
+        y = g.norm(y, il, "ffn_sub_norm")
+    return g.linear(il, f"ffn_down{suffix}", g.d, y, bias)
+
+
+def shared_expert(g: ModelGraph, il: int, x: Tensor, spec: MixtureOfExperts) -> Tensor:
+    """The expert that every token passes, with its gate where it has one."""
+    y = dense(g, il, x, shared_width(spec), spec.gated, suffix="_shexp")
+    if not spec.shared_gate:
+        return y
+    logits = g.matmul(il, "ffn_gate_inp_shexp", 1, x, "f32")
+    gate = g.unary(logits)
+    return g.mul(y, g.same("DIV", gate, logits) if g.traits.divides_shared_gate else gate)
+
+
+def latent_experts(g: ModelGraph, il: int, x: Tensor, spec: MixtureOfExperts) -> Tensor:
+    """Experts that work in a smaller space (Nemotron 3)."""
+    assert spec.latent is not None
+    logits = g.matmul(il, "ffn_gate_inp", spec.n_experts, x, "f32")
+    y = experts(g, il, g.matmul(il, "ffn_latent_down", spec.latent, x), spec, logits)
+    return g.matmul(il, "ffn_latent_up", g.d, y)
+
+
+def experts(g: ModelGraph, il: int, x: Tensor, spec: MixtureOfExperts, logits: Tensor | None = None) -> Tensor:
+    """Route, run the chosen experts, weigh and add them."""
+    traits = g.traits
+    if logits is None:
+        logits = g.matmul(il, "ffn_gate_inp", spec.n_experts, x, "f32")
+    chosen, weights = _route(g, il, logits, spec)
+    g.expand(weights)
+    tokens, width = x.ne[1], x.ne[0]
+    x = g.reshape(x, width, 1, tokens)
+    if traits.weighs_input:
+        x = g.mul(g.repeat(x, width, spec.experts_per_token, tokens, 1), weights)
+    y = _expert_matmul(g, il, "ffn_down_exps", width, _activated(g, il, x, chosen, spec), chosen, spec)
+    y = _expert_bias(g, il, "ffn_down_exps", y, chosen, spec)
+    if not traits.weighs_input:
+        y = g.mul(y, weights)
+    return _sum_of_experts(g, y, spec.experts_per_token)
+
+
+def _route(g: ModelGraph, il: int, logits: Tensor, spec: MixtureOfExperts) -> tuple[Tensor, Tensor]:
+    """Which experts, and their weights [1, chosen, tokens]."""
+    traits = g.traits
+    used, tokens, n = spec.experts_per_token, logits.ne[1], spec.n_experts
+    if spec.bias and traits.gating == "softmax_of_chosen":
+        logits = g.vector("ADD", il, "ffn_gate_inp_b", logits)
+    gating = traits.gating_of(spec)
+    if gating == "softmax":
+        probabilities = g.same("SOFT_MAX", logits)
+    elif gating == "sigmoid":
+        probabilities = g.unary(logits)
+    else:
+        probabilities = logits
+    ranking = probabilities
+    if traits.biases_choice(spec):
+        ranking = g.vector("ADD", il, "exp_probs_b", probabilities)
+    if traits.weighs_input:
+        ranking = logits
+    if spec.expert_groups > 1:
+        ranking = _best_groups(g, ranking, spec)
+    order = g.op("ARGSORT", "i32", ranking.ne, ranking)
+    chosen = g.view(order, (used, tokens), (order.nb()[1],))
+    weights = g.rows(g.reshape(probabilities, 1, n, tokens), chosen)
+    if gating == "softmax_of_chosen":
+        weights = g.reshape(g.same("SOFT_MAX", g.reshape(weights, used, tokens)), 1, used, tokens)
+    if traits.normalises(spec):
+        weights = g.reshape(weights, used, tokens)
+        total = g.same("CLAMP", g.sum_rows(weights))
+        weights = g.reshape(g.same("DIV", weights, total), 1, used, tokens)
+    if traits.scales(spec):
+        weights = g.scale(weights)
+    return chosen, weights
+
+
+def _best_groups(g: ModelGraph, ranking: Tensor, spec: MixtureOfExperts) -> Tensor:
+    """Mask all experts outside the best groups (DeepSeek-V3, Ling)."""
+    tokens, groups = ranking.ne[1], spec.expert_groups
+    size = spec.n_experts // groups
+    grouped = g.reshape(ranking, size, groups, tokens)
+    order = g.op("ARGSORT", "i32", grouped.ne, grouped)
+    top_two = g.view(order, (2, groups, tokens), order.nb()[1:3])
+    scores = g.rows(g.reshape(grouped, 1, size, groups, tokens), top_two)
+    scores = g.sum_rows(g.reshape(scores, 2, groups, tokens))
+    scores = g.reshape(scores, groups, tokens)
+    group_order = g.op("ARGSORT", "i32", scores.ne, scores)
+    best = g.view(group_order, (spec.expert_groups_used, tokens), (group_order.nb()[1],))
+    kept = g.rows(grouped, best)
+    masked = g.write("SET_ROWS", g.same("FILL", grouped), kept, best)
+    masked.sources = (kept, best, masked.root)
+    return g.reshape(masked, spec.n_experts, tokens)
+
+
+def _activated(g: ModelGraph, il: int, x: Tensor, chosen: Tensor, spec: MixtureOfExperts) -> Tensor:
+    width, tokens = spec.moe_intermediate_size, chosen.ne[1]
+    if g.traits.fused_experts:
+        both = _expert_matmul(g, il, "ffn_gate_up_exps", 2 * width, x, chosen, spec)
+        half = (width, spec.experts_per_token, tokens)
+        return g.glu(g.view(both, half, both.nb()[1:3]), g.view(both, half, both.nb()[1:3]))
+    up = _expert_matmul(g, il, "ffn_up_exps", width, x, chosen, spec)
+    up = _expert_bias(g, il, "ffn_up_exps", up, chosen, spec)
+    if not spec.gated:
+        return g.same("SQR", g.unary(up))
+    gate = _expert_matmul(g, il, "ffn_gate_exps", width, x, chosen, spec)
+    gate = _expert_bias(g, il, "ffn_gate_exps", gate, chosen, spec)
+    return g.glu(gate, up)
+
+
+def _expert_device(g: ModelGraph, il: int) -> int:
+    return HOST if il < g.expert_layers_on_host else g.layer_devices[il]
+
+
+def _expert_matmul(
+    g: ModelGraph, il: int, name: str, width: int, x: Tensor, chosen: Tensor, spec: MixtureOfExperts
+) -> Tensor:
+    tokens = x.ne[2]
+    node = g.op("MUL_MAT_ID", "f32", (width, chosen.ne[0], tokens), x, chosen)
+    ne: Dims = (x.ne[0], width, spec.n_experts, 1)
+    return g.tied(node, _expert_device(g, il), il, name, ne, tokens)
+
+
+def _expert_bias(g: ModelGraph, il: int, name: str, y: Tensor, chosen: Tensor, spec: MixtureOfExperts) -> Tensor:
+    if not spec.bias:
+        return y
+    node = g.op("ADD_ID", "f32", y.ne, y)
+    device = _expert_device(g, il)
+    g.tied(node, device, il, name, (y.ne[0], spec.n_experts, 1, 1), y.ne[1] * y.ne[2], "f32")
+    node.sources = (*node.sources, chosen)
+    return node
+
+
+def _sum_of_experts(g: ModelGraph, y: Tensor, used: int) -> Tensor:
+    """Views of all experts first, then one sum after the other."""
+    g.expand(y)
+    row = y.nb()[2]
+    parts = [g.expand(g.view(y, (y.ne[0], y.ne[2]), (row,))) for _ in range(used)]
+    total = parts[0]
+    for part in parts[1:]:
+        total = g.expand(g.add(total, part))
+    return g.cont(total) if used == 1 else total

@@ -1,0 +1,219 @@
+"""What all graph descriptions share: the sizes of one run, the inputs, the caches and the small building blocks.
+
+Source: llama.cpp 0c1e57098, src/llama-graph.cpp, src/llama-kv-cache*.cpp, src/llama-context.cpp.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fitcheck.estimate.graph.tensors import BLOCKS, HOST, Graph, Tensor, row_bytes
+from fitcheck.types import Attention, CompressedAttention, DenseFeedForward, Layer, Mixer, ParallelMixers
+
+if TYPE_CHECKING:
+    from fitcheck.estimate.buffers import BufferQuestion
+    from fitcheck.estimate.graph.architectures import Traits
+
+CONTEXT_PADDING = 256  # tokens: contexts and window caches are rounded up to it
+
+
+def padded(count: int, step: int) -> int:
+    """``count`` rounded up to a multiple of ``step``."""
+    return (count + step - 1) // step * step
+
+
+class CacheInputs:
+    """The inputs of one kind of cache (whole context, or window): row indices, mask and rotations."""
+
+    def __init__(self, model: ModelGraph, cells: int, layers: list[Attention]) -> None:
+        self.cells = cells
+        tokens, streams = model.tokens, model.streams
+        self.k_rows = model.input("i64", tokens)
+        self.v_rows = model.input("i64", tokens if model.flash else tokens * model.widest_v)
+        self.mask = model.input("f16" if model.flash else "f32", cells, tokens // streams, 1, streams)
+        k_heads = {layer.head_dim for layer in layers}
+        v_heads = {layer.v_head_dim or layer.head_dim for layer in layers}
+        self.k_rotation = self.v_rotation = None
+        if model.rotates_cache:
+            if BLOCKS[model.kv_type_k][0] > 1 and len(k_heads) == 1:
+                size = _largest_power_of_two_factor(next(iter(k_heads)))
+                self.k_rotation = model.input("f32", size, size)
+            if BLOCKS[model.kv_type_v][0] > 1 and len(v_heads) == 1:
+                self.v_rotation = model.input("f32", 64, 64)
+
+
+def _largest_power_of_two_factor(head: int) -> int:
+    """At least 64, as the engine starts there."""
+    size = 64
+    while head % (size * 2) == 0:
+        size *= 2
+    return size
+
+
+class ModelGraph(Graph):
+    """A graph for one question: sizes of the micro-batch, caches per layer, and helpers for norms and projections."""
+
+    def __init__(self, question: BufferQuestion, traits: Traits) -> None:
+        shape = question.shape
+        layers = list(shape.each_layer()) * max(1, shape.num_loops)
+        devices = question.layer_devices or (HOST,) * (len(layers) + 1)
+        super().__init__(devices, max(devices), question.weight_type or (lambda layer, name: "f16"))
+        self.traits = traits
+        self.shape = shape
+        self.layers: list[Layer] = layers
+        self.head = len(layers)  # "layer" number of the output matrix
+        self.d = shape.hidden_size
+        self.vocab = shape.vocab_size
+        self.expert_layers_on_host = question.cpu_expert_layers if self.gpus else 0
+        self._set_batch(question)
+        self._set_caches(question)
+        self.positions = self.input("i32", self.tokens * traits.positions)
+        self.attention_scale = self.input("f32", 1, 1, self.tokens) if traits.attention_scale else None
+
+    def rotates(self, il: int) -> bool:
+        """Whether layer ``il`` has rotary positions."""
+        rule = self.traits.rope
+        if rule == "windows" or rule == "windows_or_dense":
+            dense = rule == "windows_or_dense" and isinstance(self.layers[il].ffn, DenseFeedForward)
+            return bool(self.windows[il]) or not self.has_windows or dense
+        return rule == "all" or (rule == "three_of_four" and (il + 1) % 4 != 0)
+
+    def _set_batch(self, question: BufferQuestion) -> None:
+        sequences = question.sequences
+        context = padded(question.context_tokens, CONTEXT_PADDING)
+        self.streams = 1 if question.kv_unified else sequences
+        self.cells = context if self.streams == 1 else padded(context // sequences, CONTEXT_PADDING)
+        batch = min(context, question.batch_tokens)
+        tokens = min(batch, question.ubatch_tokens)
+        self.outputs = min(tokens, question.outputs or batch)
+        self.sequences = sequences
+        self.sequence_tokens = (tokens + sequences - 1) // sequences
+        self.tokens = self.sequence_tokens * sequences
+        self.ubatch = tokens
+
+    def _set_caches(self, question: BufferQuestion) -> None:
+        self.flash = question.flash_attention
+        self.kv_type_k, self.kv_type_v = question.kv_type_k, question.kv_type_v
+        self.swa_full = question.swa_full
+        seen = self.traits.windows
+        self.windows = [(_window(layer.mixer) or 0) if seen else 0 for layer in self.layers]  # 0: the whole context
+        self.has_windows = any(self.windows)
+        own = [mixer for layer in self.layers if (mixer := attention_of(layer.mixer))]
+        self.widest_v = max(((a.v_head_dim or a.head_dim) * a.n_kv_heads for a in own), default=0)
+        full = [a for a, window in self._attentions() if not window] or own
+        self.rotates_cache = bool(full) and full[0].head_dim % 64 == 0
+        self._caches: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def _attentions(self) -> list[tuple[Attention, int]]:
+        pairs = zip(self.layers, self.windows, strict=True)
+        return [(mixer, window) for layer, window in pairs if (mixer := attention_of(layer.mixer))]
+
+    # ---- inputs
+
+    def embed(self, scaled: bool = False) -> Tensor:
+        """Rows of the token embedding, gathered on the host, and the input for embeddings that text leaves unused."""
+        rows = self.host_rows(self.input("i32", self.tokens), self.d)
+        self.expand(rows)
+        self.expand(self.input("f32", self.d, self.tokens))
+        return self.expand(self.scale(rows)) if scaled else rows
+
+    def host_rows(self, ids: Tensor, width: int) -> Tensor:
+        """Rows of a table that always lies on the host."""
+        rows = self.op("GET_ROWS", "f32", (width, ids.ne[0]), ids)
+        rows.home = HOST
+        return rows
+
+    def cache_inputs(self) -> dict[bool, CacheInputs]:
+        """Inputs of the whole-context cache (False) and of the window cache (True); the same where there is one."""
+        attentions = [(a, w) for a, w in self._attentions() if not a.kv_shared]
+        whole = CacheInputs(self, self.cells, [a for a, w in attentions if not w])
+        if not self.has_windows:
+            return {False: whole, True: whole}
+        window = max(self.windows)
+        sequences = self.sequences if self.streams == 1 else 1
+        cells = padded(min(self.cells, window * sequences + self.ubatch), CONTEXT_PADDING)
+        return {
+            False: whole,
+            True: CacheInputs(self, self.cells if self.swa_full else cells, [a for a, w in attentions if w]),
+        }
+
+    # ---- caches
+
+    def cache(self, il: int, attention: Attention, cells: int) -> tuple[Tensor, Tensor]:
+        """K and V of layer ``il``; a layer that shares reads the last earlier one of its kind."""
+        owner = il
+        if attention.kv_shared:
+            owner = max(
+                i
+                for i in range(il)
+                if self.windows[i] == self.windows[il]
+                and (other := attention_of(self.layers[i].mixer))
+                and not other.kv_shared
+            )
+        if owner not in self._caches:
+            device = self.layer_devices[owner]
+            k_width = attention.head_dim * attention.n_kv_heads
+            v_width = (attention.v_head_dim or attention.head_dim) * attention.n_kv_heads
+            self._caches[owner] = (
+                self.stored(self.kv_type_k, device, k_width, cells, self.streams),
+                self.stored(self.kv_type_v, device, v_width if self.flash else self.widest_v, cells, self.streams),
+            )
+        return self._caches[owner]
+
+    def cache_view(self, cache: Tensor, head_dim: int, heads: int, cells: int) -> Tensor:
+        """A cache as [head_dim, heads, cells, streams]."""
+        width = cache.ne[0]
+        strides = (row_bytes(cache.type, head_dim), row_bytes(cache.type, width), row_bytes(cache.type, width * cells))
+        return self.view(cache, (head_dim, heads, cells, self.streams), strides)
+
+    def transposed_cache_view(self, cache: Tensor, head_dim: int, heads: int, cells: int) -> Tensor:
+        """A V cache that was written transposed, as [cells, heads, head_dim, streams]."""
+        size = BLOCKS[cache.type][1]
+        strides = (size * cells * head_dim, size * cells, size * cells * cache.ne[0])
+        return self.view(cache, (cells, heads, head_dim, self.streams), strides)
+
+    # ---- small blocks
+
+    def norm(self, x: Tensor, il: int, name: str) -> Tensor:
+        """The architecture's norm: RMS or layer norm, with weight and bias as it has them."""
+        traits = self.traits
+        x = self.same(traits.norm, x)
+        if traits.norm_weight:
+            x = self.vector("MUL", il, name, x)
+            if traits.norm_bias:
+                x = self.vector("ADD", il, name, x)
+        return x
+
+    def rms_norm(self, x: Tensor, il: int, name: str) -> Tensor:
+        """RMS norm with a weight."""
+        return self.vector("MUL", il, name, self.rms(x))
+
+    def linear(self, il: int, name: str, width: int, x: Tensor, bias: bool = False) -> Tensor:
+        """A projection, with its bias."""
+        x = self.matmul(il, name, width, x)
+        return self.vector("ADD", il, name, x) if bias else x
+
+    def logits(self, x: Tensor) -> None:
+        """The output matrix over the normalised state, which stays, as the logits do."""
+        x.output = True
+        y = self.matmul(self.head, "output", self.vocab, x)
+        if self.shape.lm_head_bias:
+            y = self.vector("ADD", self.head, "output", y)
+        y.output = True
+        self.expand(y)
+
+
+def attention_of(mixer: Mixer) -> Attention | None:
+    """The grouped-query attention in a layer, if there is one."""
+    if isinstance(mixer, Attention):
+        return mixer
+    if isinstance(mixer, ParallelMixers):
+        return next((part for part in mixer.parts if isinstance(part, Attention)), None)
+    return None
+
+
+def _window(mixer: Mixer) -> int | None:
+    if isinstance(mixer, CompressedAttention):
+        return mixer.window
+    attention = attention_of(mixer)
+    return attention.window if attention else None

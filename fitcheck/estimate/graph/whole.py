@@ -1,0 +1,37 @@
+"""From a question to bytes: choose the graph of the architecture, build it, plan it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fitcheck.estimate.graph.architectures import ARCHITECTURES
+from fitcheck.estimate.graph.decoder import Decoder, UnknownGraphError
+from fitcheck.estimate.graph.encoder import Encoder
+from fitcheck.estimate.graph.gemma import Gemma3n, Gemma4
+from fitcheck.estimate.graph.model import ModelGraph
+from fitcheck.estimate.graph.planner import plan
+from fitcheck.estimate.graph.tensors import HOST
+
+if TYPE_CHECKING:
+    from fitcheck.estimate.buffers import BufferQuestion
+
+_BUILDERS = {"decoder": Decoder, "encoder": Encoder, "gemma3n": Gemma3n, "gemma4": Gemma4}
+
+
+def planned_bytes(question: BufferQuestion) -> tuple[int, ...] | None:
+    """Bytes per device as the engine plans them, or None where this program has no graph for the model."""
+    traits = ARCHITECTURES.get(question.architecture)
+    if traits is None:
+        return None
+    graph = ModelGraph(question, traits)
+    try:
+        _BUILDERS[traits.family](graph).build()
+    except UnknownGraphError:
+        return None
+    return plan(graph, _is_pipelined(question))
+
+
+def _is_pipelined(question: BufferQuestion) -> bool:
+    """Several GPUs work on several micro-batches at once if nothing lies on the host."""
+    devices = question.layer_devices
+    return max(devices, default=HOST) > 1 and HOST not in devices and not question.cpu_expert_layers
