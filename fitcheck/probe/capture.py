@@ -25,7 +25,8 @@ CAPTURE_FILE = "capture.json"
 _MOST_FILES = 20_000
 _LARGEST_CAPTURE = 32 * MIB
 
-#: What a tool printed, by the words that its command line must contain, best match first.
+#: What a tool printed, by the words that its command line must contain, best match first. A tool without arguments
+#: is looked up as ``<tool>.txt``.
 _TOOL_OUTPUTS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("nvidia-smi", "-q", "-x"), "nvidia-smi-q-x.xml"),
     (("nvidia-smi", "-L"), "nvidia-smi-L.txt"),
@@ -34,10 +35,6 @@ _TOOL_OUTPUTS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("rocm-smi",), "rocm-smi.json"),
     (("amd-smi",), "amd-smi.json"),
     (("lscpu", "-p"), "lscpu-cores.txt"),
-    (("lscpu",), "lscpu.txt"),
-    (("df",), "df.txt"),
-    (("dmesg",), "dmesg.txt"),
-    (("kstat",), "kstat.txt"),
     (("sysinfo",), "sysinfo-cpu.txt"),
     (("clinfo", "--json"), "clinfo.json"),
     (("vulkaninfo", "--json"), "vulkaninfo.json"),
@@ -144,7 +141,7 @@ class CaptureHost:
                 text = self.attached(name)
                 if text is not None:
                     return text
-        return None
+        return self.attached(f"{args[0]}.txt") if len(args) == 1 else None
 
     def environ(self, name: str) -> str | None:
         """A recorded variable."""
@@ -440,10 +437,12 @@ _ARCH_SIGNS: tuple[tuple[str, str], ...] = (
     (r"^CPU architecture\s*: ?(8|AArch64)", "arm64"),
     (r"^CPU implementer", "arm"),
     (r"^isa\s*: ?rv64", "riscv64"),
+    (r"^cpu family\s*: \d+$", "x86_64"),
     (r"^(cpu|machine)\s*:.*(POWER|PowerNV|CHRP)", "ppc64le"),
+    (r"^machine\s*:.*PowerMac", "ppc"),
     (r"^(CPU Family|cpu family)\s*: ?Loongson-64", "loongarch64"),
     (r"^cpu\s*: ?UltraSparc", "sparc64"),
-    (r"mips", "mips"),
+    (r"^cpu model\s*:", "mips"),
 )
 
 

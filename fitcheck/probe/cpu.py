@@ -56,8 +56,7 @@ def read_cpu(host: Host, confinement: Confinement) -> Found:
     """The processor as ``Found.cpu``; a problem where nothing describes it."""
     cores = _cores_of_topology(host)
     facts = _cpuinfo(host, whole=not (cores and host.arch in ("x86_64", "x86")))
-    cores = cores or _cores_of_cpuinfo(facts)
-    cores = _with_speeds(host, cores)
+    cores = _with_speeds(host, cores or _cores_of_lscpu(host, facts) or _cores_of_cpuinfo(facts))
     name, source = _name(host, facts, cores)
     problems = []
     if not name:
@@ -72,7 +71,7 @@ def read_cpu(host: Host, confinement: Confinement) -> Found:
         physical_cores=len(cores),
         logical_cpus=sum(len(core.cpus) for core in cores),
         performance_cores=_performance_cores(cores),
-        sockets=len({core.package for core in cores}),
+        sockets=_sockets(host, cores),
         numa_nodes=nodes,
         features=_features(host.arch, facts),
         threads=_threads(cores, confinement),
@@ -123,10 +122,12 @@ def _cores_of_topology(host: Host) -> tuple[Core, ...]:
         )
         if siblings is None:
             continue
-        cpus = parse_cpu_list(siblings, _MOST_CPUS)
-        cpus = tuple(cpu for cpu in cpus if not online or cpu in online) if number in cpus else (number,)
+        package = to_int(host.read_text(f"{folder}/physical_package_id", 64))
+        cpus = tuple(cpu for cpu in parse_cpu_list(siblings, _MOST_CPUS) if not online or cpu in online)
+        if number not in cpus or (package is None and to_int(host.read_text(f"{folder}/core_id", 64)) is None):
+            cpus = (number,)  # without ids (-1) the kernel knows no topology and calls all CPUs siblings
         seen.update(cpus)
-        cores[cpus] = Core(cpus, to_int(host.read_text(f"{folder}/physical_package_id", 64)) or 0)
+        cores[cpus] = Core(cpus, package or 0)
     return tuple(cores.values())
 
 
@@ -144,6 +145,20 @@ def _cores_of_cpuinfo(facts: _Facts) -> tuple[Core, ...]:
         core = processor.get("core id", processor.get("core", f"alone {position}"))
         groups.setdefault((package, core), []).append(position if number is None else number)
     return tuple(Core(tuple(cpus), to_int(package) or 0) for (package, _), cpus in groups.items())
+
+
+def _cores_of_lscpu(host: Host, facts: _Facts) -> tuple[Core, ...]:
+    """Physical cores by ``lscpu``, where a recording holds it beside a shortened or wordless /proc/cpuinfo."""
+    if any("core id" in processor for processor in facts.processors[1:]):
+        return ()
+    names = ("Thread(s) per core", "Core(s) per socket", "Socket(s)")
+    text = host.attached("lscpu.txt") or ""
+    found = (re.search(rf"^{re.escape(name)}:\s*(\d{{1,4}})\s*$", text, re.MULTILINE) for name in names)
+    threads, per_socket, sockets = (int(match[1]) if match else 0 for match in found)
+    count = per_socket * sockets
+    if not 0 < count * threads <= _MOST_CPUS:
+        return ()
+    return tuple(Core(tuple(range(i * threads, (i + 1) * threads)), i // per_socket) for i in range(count))
 
 
 def _with_speeds(host: Host, cores: tuple[Core, ...]) -> tuple[Core, ...]:
@@ -172,6 +187,12 @@ def _performance_cores(cores: tuple[Core, ...]) -> int | None:
     """How many cores are performance cores; None where all are alike."""
     fast = sum(core.speed >= _PERFORMANCE_SHARE for core in cores)
     return fast if 0 < fast < len(cores) else None
+
+
+def _sockets(host: Host, cores: tuple[Core, ...]) -> int:
+    """Packages; older kernels on Arm number clusters of unlike cores as if they were packages."""
+    unlike = host.arch.startswith("arm") and len({core.speed for core in cores}) > 1
+    return 1 if unlike else len({core.package for core in cores})
 
 
 def _threads(cores: tuple[Core, ...], confinement: Confinement) -> int:
@@ -311,7 +332,7 @@ def _name_in_boot_messages(host: Host) -> str:
     ):
         match = re.search(sign, host.run((command,)) or "", re.MULTILINE)
         if match:
-            return match[1]
+            return re.sub(r"\([\d.]+-MHz .*?\)", "", match[1])
     return ""
 
 
