@@ -16,6 +16,7 @@ ASCII = str.maketrans(
 )  # fmt: skip
 EIGHTHS = " ▏▎▍▌▋▊▉"
 BAR_WIDTH = 30
+SHORTEST = 24  # a name keeps so many characters as long as there is a less important column to leave out
 
 
 class Terminal(Struct, frozen=True):
@@ -134,19 +135,18 @@ def table_lines(table: Table, width: int) -> Iterator[tuple[Span, ...]]:
 
 
 def _fit_columns(table: Table, rows: list[tuple[Span, ...]], width: int) -> tuple[list[int], list[int]]:
-    titles = [len(column.title) if table.header else 0 for column in table.columns]
-    natural = [max([title, *(len(row[i].text) for row in rows)]) for i, title in enumerate(titles)]
-    kept = list(range(len(table.columns)))
-    least = [min(w, 16) if column.shorten else w for w, column in zip(natural, table.columns, strict=True)]
-
-    def total(widths: list[int]) -> int:
-        return sum(widths[i] for i in kept) + 2 * (len(kept) - 1)
-
-    while total(least) > width and len(kept) > 2:
-        kept.remove(min(kept, key=lambda i: (table.columns[i].keep, -i)))
-    excess = max(0, total(natural) - width)
-    widths = [max(natural[i] - excess, min(natural[i], 6)) if table.columns[i].shorten else natural[i] for i in kept]
-    return kept, widths
+    """Which columns are kept, and how wide each of them is."""
+    columns = table.columns
+    titles = [len(column.title) if table.header else 0 for column in columns]
+    widths = [max([title, *(len(row[i].text) for row in rows)]) for i, title in enumerate(titles)]
+    least = [min(w, SHORTEST) if column.shorten else w for w, column in zip(widths, columns, strict=True)]
+    kept = list(range(len(columns)))
+    while sum(least[i] + 2 for i in kept) - 2 > width and len(kept) > 2:
+        kept.remove(min(kept, key=lambda i: (columns[i].keep, -i)))
+    shortened = [i for i in kept if columns[i].shorten]
+    while sum(widths[i] + 2 for i in kept) - 2 > width and any(widths[i] > 4 for i in shortened):
+        widths[max(shortened, key=lambda i: widths[i])] -= 1
+    return kept, [widths[i] for i in kept]
 
 
 def _row_line(cells: list[Span], columns: list[Column], widths: list[int], indent: int) -> tuple[Span, ...]:
