@@ -225,7 +225,7 @@ def _gguf_files(root: Path) -> Iterator[Path]:
 def _hub_models(root: Path) -> Iterator[tuple[str, Reader]]:
     """Models in a Hub cache: ``models--org--name/snapshots/REVISION``, the revision that ``main`` points to."""
     for folder in sorted(root.glob("models--*"))[:MAX_MODELS]:
-        snapshot = _snapshot(folder)
+        snapshot = snapshot_of(folder)
         if snapshot is None:
             continue
         repo = clean(folder.name.removeprefix("models--").replace("--", "/", 1))
@@ -236,7 +236,7 @@ def _hub_models(root: Path) -> Iterator[tuple[str, Reader]]:
             yield repo, _folder_reader(snapshot, repo)
 
 
-def _snapshot(folder: Path) -> Path | None:
+def snapshot_of(folder: Path) -> Path | None:
     """The newest state of a cached repository, None if there is none."""
     snapshots = folder / "snapshots"
     main = folder / "refs" / "main"

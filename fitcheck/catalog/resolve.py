@@ -26,13 +26,13 @@ def resolve(text: str, catalog: Catalog) -> Model:
             "unknown_model", "the name is too long or holds control characters", "fitcheck catalog list"
         )
     if text.startswith(HUB):
-        from fitcheck.catalog import hub
+        from fitcheck.catalog.hub import Hub
 
-        return hub.resolve(text.removeprefix(HUB))
+        return Hub().resolve(text.removeprefix(HUB))
     if text.startswith(OLLAMA):
-        from fitcheck.catalog import installed
+        from fitcheck.catalog.installed import ollama_model
 
-        return installed.ollama_model(text.removeprefix(OLLAMA))
+        return ollama_model(text.removeprefix(OLLAMA))
     if _looks_like_path(text):
         return from_path(Path(text).expanduser())
     return _named(text, catalog)
