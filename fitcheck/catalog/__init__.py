@@ -43,11 +43,29 @@ def decode(raw: bytes) -> Catalog:
 
 
 def load(user_folder: Path | None = None) -> Catalog:
-    """The built-in models, and the user's own rows from ``user_folder``. Raises FitcheckError when the built-in file is
-    missing or broken; a broken row of the user's becomes a warning."""
+    """The built-in models, and the user's own rows from ``user_folder``.
+
+    A broken row of the user's, or one that has the id of a built-in model, is left out and becomes a warning. Raises
+    FitcheckError when the built-in file is missing or broken.
+    """
     path = catalog_path()
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise FitcheckError("bad_catalog", f"cannot read the model catalog: {path}", "reinstall fitcheck") from error
-    return decode(raw)
+    catalog = decode(raw)
+    return catalog if user_folder is None else _with_own(catalog, user_folder)
+
+
+def _with_own(catalog: Catalog, user_folder: Path) -> Catalog:
+    from fitcheck.catalog import user
+
+    own, warnings = user.read(user_folder)
+    if not own and not warnings:
+        return catalog
+    built_in = {model.id for model in catalog.models}
+    added = tuple(model for model in own if model.id not in built_in)
+    if len(added) < len(own):
+        hidden = ", ".join(model.id for model in own if model.id in built_in)
+        warnings = (*warnings, f"your own models have names of built-in ones and were left out: {hidden}")
+    return msgspec.structs.replace(catalog, models=catalog.models + added, warnings=catalog.warnings + warnings)
