@@ -1,14 +1,15 @@
 """What a context costs: the KV cache and the recurrent state of each layer, in bytes.
 
-Source: ``src/llama-kv-cache*.cpp``, ``src/llama-memory-recurrent.cpp`` and ``src/llama-hparams.cpp`` of llama.cpp
-0c1e570. Cells are counted per stream: one when the cache is unified, else one per sequence.
+Source: ``src/llama-kv-cache*.cpp``, ``src/llama-memory-*.cpp`` and ``src/llama-hparams.cpp`` of llama.cpp 0c1e570.
+Cells are counted per stream: one when the cache is unified, else one per sequence.
 """
 
 from __future__ import annotations
 
 from msgspec import Struct
 
-from fitcheck.estimate.quantize import Quantizations
+from fitcheck.estimate.quantize import CUDA_ROW_STEP, Quantizations
+from fitcheck.estimate.tensors import OVERLAPPED_RATIO, PLAIN, Layout
 from fitcheck.types import (
     Attention,
     CompressedAttention,
@@ -27,15 +28,13 @@ from fitcheck.types import (
 )
 
 CELL_STEP = 256  # contexts and windows are padded to it
-CUDA_ROW_STEP = 512  # CUDA pads the last row of a quantised tensor to it (MATRIX_ROW_PADDING)
 
 
 class CacheSettings(Struct, frozen=True):
     """What the engine knows about the context when it allocates caches.
 
-    ``context_tokens`` is the total over all sequences as the user asks for it. ``windows``: False where the engine
-    ignores the model's sliding windows. ``pad_rows``: the cache lies on a CUDA device. ``padded_v``: elements that V
-    rows take when flash attention is off and layers differ (None: each its own).
+    ``context_tokens`` is the total over all sequences as the user asks for it. ``padded_v``: elements that V rows take
+    when flash attention is off and layers differ (None: each its own).
     """
 
     context_tokens: int
@@ -45,8 +44,6 @@ class CacheSettings(Struct, frozen=True):
     ubatch_tokens: int = 512
     type_k: str = "f16"
     type_v: str = "f16"
-    windows: bool = True
-    pad_rows: bool = False
     padded_v: int | None = None
 
     @property
@@ -61,11 +58,10 @@ class CacheSettings(Struct, frozen=True):
 
     def window_cells(self, window: int) -> int:
         """Cells of a sliding-window cache, per stream."""
-        cells = self.cells
-        if self.swa_full or not self.windows:
-            return cells
+        if self.swa_full:
+            return self.cells
         sequences = self.sequences if self.unified else 1
-        return padded(min(cells, window * sequences + self.ubatch_tokens))
+        return padded(min(self.cells, window * sequences + self.ubatch_tokens))
 
 
 def padded(cells: int, step: int = CELL_STEP) -> int:
@@ -73,52 +69,78 @@ def padded(cells: int, step: int = CELL_STEP) -> int:
     return -(-cells // step) * step
 
 
-def _tensor_bytes(kv_type: str, elements: int, cells: int, settings: CacheSettings, table: Quantizations) -> int:
-    size = table.kv_row_bytes(kv_type, elements) * cells * settings.streams
-    if settings.pad_rows and elements % CUDA_ROW_STEP and kv_type not in ("f16", "bf16", "f32"):
-        size += table.kv_row_bytes(kv_type, CUDA_ROW_STEP - elements % CUDA_ROW_STEP)
-    return size
+class _Cache:
+    """Bytes of one layer's KV cache, on the host or on a CUDA device (which pads the last row)."""
 
+    def __init__(self, settings: CacheSettings, table: Quantizations, layout: Layout, on_cuda: bool) -> None:
+        self._settings = settings
+        self._table = table
+        self._layout = layout
+        self._on_cuda = on_cuda
 
-def kv_bytes(mixer: Mixer, settings: CacheSettings, table: Quantizations) -> int:
-    """Bytes of one layer's KV cache, all sequences."""
-    if isinstance(mixer, Attention):
-        return _attention_bytes(mixer, settings, table)
-    if isinstance(mixer, LatentAttention):
-        elements = mixer.kv_lora_rank + mixer.qk_rope_head_dim
-        size = _tensor_bytes(settings.type_k, elements, settings.cells, settings, table)
-        if mixer.indexer is not None:
-            size += _tensor_bytes(settings.type_k, mixer.indexer.head_dim, settings.cells, settings, table)
-        return size
-    if isinstance(mixer, CompressedAttention):
-        return _compressed_bytes(mixer, settings, table)
-    if isinstance(mixer, CountedMixer):
-        per_element = table.kv_row_bytes(settings.type_k, 32) / 64
-        return round(mixer.kv_bytes_per_token * per_element * settings.cells * settings.streams) + mixer.window_bytes
-    if isinstance(mixer, ParallelMixers):
-        return sum(kv_bytes(part, settings, table) for part in mixer.parts)
-    return 0
-
-
-def _attention_bytes(a: Attention, settings: CacheSettings, table: Quantizations) -> int:
-    if a.kv_shared or a.kv_fixed:
+    def bytes(self, mixer: Mixer) -> int:
+        """KV bytes of a layer with this mixer, all sequences."""
+        if isinstance(mixer, Attention):
+            return self._attention(mixer)
+        if isinstance(mixer, LatentAttention):
+            return self._latent(mixer)
+        if isinstance(mixer, CompressedAttention):
+            return self._compressed(mixer)
+        if isinstance(mixer, CountedMixer):
+            settings = self._settings
+            per_element = self._table.kv_row_bytes(settings.type_k, CUDA_ROW_STEP) / (2 * CUDA_ROW_STEP)
+            tokens = settings.cells * settings.streams
+            return round(mixer.kv_bytes_per_token * per_element * tokens) + mixer.window_bytes
+        if isinstance(mixer, ParallelMixers):
+            return sum(self.bytes(part) for part in mixer.parts)
         return 0
-    cells = settings.window_cells(a.window) if a.window else settings.cells
-    k = a.n_kv_heads * a.head_dim
-    v = settings.padded_v or a.n_kv_heads * (a.v_head_dim or a.head_dim)
-    return _tensor_bytes(settings.type_k, k, cells, settings, table) + _tensor_bytes(
-        settings.type_v, v, cells, settings, table
-    )
 
+    def _rows(self, kv_type: str, elements: int, cells: int, streams: int) -> int:
+        size = self._table.kv_row_bytes(kv_type, elements) * cells * streams
+        rest = elements % CUDA_ROW_STEP
+        if self._on_cuda and rest and self._table.is_quantised(kv_type):
+            size += self._table.kv_row_bytes(kv_type, CUDA_ROW_STEP - rest)
+        return size
 
-def _compressed_bytes(a: CompressedAttention, settings: CacheSettings, table: Quantizations) -> int:
-    size = _tensor_bytes(settings.type_k, a.head_dim, settings.window_cells(a.window), settings, table)
-    if a.compress_ratio:
-        cells = -(-settings.cells // a.compress_ratio)
-        size += _tensor_bytes(settings.type_k, a.head_dim, cells, settings, table)
+    def _attention(self, a: Attention) -> int:
+        if a.kv_shared or a.kv_fixed:
+            return 0
+        settings = self._settings
+        cells = settings.window_cells(a.window) if a.window and self._layout.windows else settings.cells
+        k = a.n_kv_heads * a.head_dim
+        v = settings.padded_v or a.n_kv_heads * (a.v_head_dim or a.head_dim)
+        size = self._keys(k, cells) + self._values(v, cells)
+        if a.extra_params and self._layout.indexer_cache:
+            index_k, index_v = self._layout.indexer_cache
+            size += self._keys(index_k, settings.cells)
+            size += self._values(index_v, settings.cells) if index_v else 0
+        return size
+
+    def _latent(self, a: LatentAttention) -> int:
+        cells = self._settings.cells
+        size = self._keys(a.kv_lora_rank + a.qk_rope_head_dim, cells)
         if a.indexer is not None:
-            size += _tensor_bytes(settings.type_k, a.indexer.head_dim, cells, settings, table)
-    return size
+            size += self._keys(self._layout.indexer_keys * a.indexer.head_dim, cells)
+        return size
+
+    def _keys(self, elements: int, cells: int) -> int:
+        return self._rows(self._settings.type_k, elements, cells, self._settings.streams)
+
+    def _values(self, elements: int, cells: int) -> int:
+        return self._rows(self._settings.type_v, elements, cells, self._settings.streams)
+
+    def _compressed(self, a: CompressedAttention) -> int:
+        """Keys only, and always one stream per sequence: the engine does not unify them."""
+        settings = self._settings
+        streams, kv_type = settings.sequences, settings.type_k
+        window = settings.cells if settings.swa_full else min(settings.cells, a.window + settings.ubatch_tokens)
+        size = self._rows(kv_type, a.head_dim, padded(window), streams)
+        if a.compress_ratio:
+            cells = padded(max(1, -(-settings.cells // a.compress_ratio)))
+            size += self._rows(kv_type, a.head_dim, cells, streams)
+            if a.indexer is not None:
+                size += self._rows(kv_type, a.indexer.head_dim, cells, streams)
+        return size
 
 
 def recurrent_bytes(mixer: Mixer, sequences: int, hidden: int) -> int:
@@ -140,6 +162,8 @@ def _state_elements(m: Mixer, hidden: int) -> int:
         return hidden * (m.conv_kernel - 1)
     if isinstance(m, LightningAttention):
         return m.n_heads * m.head_dim * m.head_dim
+    if isinstance(m, CompressedAttention):
+        return _compressor_state(m)
     if isinstance(m, CountedMixer):
         return m.state_bytes // 4
     if isinstance(m, ParallelMixers):
@@ -147,16 +171,30 @@ def _state_elements(m: Mixer, hidden: int) -> int:
     return 0
 
 
+def _compressor_state(a: CompressedAttention) -> int:
+    """Keys and scores of the window that is being compressed; overlapping windows keep two, of double width."""
+    if not a.compress_ratio:
+        return 0
+    overlap = 2 if a.compress_ratio == OVERLAPPED_RATIO else 1
+    widths = a.head_dim + (a.indexer.head_dim if a.indexer else 0)
+    return 2 * (overlap * a.compress_ratio) * (overlap * widths)
+
+
 def widest_value(shape: Shape) -> int | None:
     """Elements that every V row takes where layers differ and flash attention is off; None where all are alike."""
     widths = {
         kind.mixer.n_kv_heads * (kind.mixer.v_head_dim or kind.mixer.head_dim)
         for kind in shape.kinds
-        if isinstance(kind.mixer, Attention) and not kind.mixer.kv_shared
+        if isinstance(kind.mixer, Attention)
     }
     return max(widths) if len(widths) > 1 else None
 
 
-def layer_cache_bytes(layer: Layer, settings: CacheSettings, hidden: int, table: Quantizations) -> tuple[int, int]:
-    """(KV cache, recurrent state) of one layer in bytes."""
-    return kv_bytes(layer.mixer, settings, table), recurrent_bytes(layer.mixer, settings.sequences, hidden)
+def layer_cache_bytes(
+    layer: Layer, settings: CacheSettings, hidden: int, table: Quantizations, layout: Layout = PLAIN
+) -> tuple[int, int, int]:
+    """(KV cache on the host, KV cache on a CUDA device, recurrent state) of one layer in bytes."""
+    host = _Cache(settings, table, layout, on_cuda=False).bytes(layer.mixer)
+    quantised = table.is_quantised(settings.type_k) or table.is_quantised(settings.type_v)
+    gpu = _Cache(settings, table, layout, on_cuda=True).bytes(layer.mixer) if quantised else host
+    return host, gpu, recurrent_bytes(layer.mixer, settings.sequences, hidden)

@@ -1,20 +1,22 @@
 """Which layers, experts and caches go on which device.
 
 The rule is llama.cpp's own (``common/fit.cpp``): everything on the GPUs when it fits with the margin; else, for a
-mixture of experts, all layers on the GPU and the routed experts of as few layers as possible in RAM; else as many whole
-layers as fit; else the CPU alone. Several GPUs get layers in proportion to their free memory.
+mixture of experts, all layers on the GPUs and the routed experts of as few layers as possible in RAM; else as many
+whole layers as fit; else the CPU alone. Several GPUs get layers in proportion to their free memory. A placement that
+fits without the margin is tight, and taken before one that leaves more on the host.
 """
 
 from __future__ import annotations
 
-from msgspec import Struct
+from collections.abc import Callable
+from typing import NamedTuple
 
-from fitcheck.estimate.memory import Load
-from fitcheck.types import Accelerator, Backend, Machine, PlacementKind
+from fitcheck.estimate.memory import Load, need_of
+from fitcheck.types import Accelerator, Backend, Machine, PlacementKind, Verdict
 
 
-class Device(Struct, frozen=True):
-    """A GPU that the runtime can use, as the placement sees it. ``overhead_bytes`` are taken before anything else."""
+class Gpu(NamedTuple):
+    """An accelerator that the runtime can use. ``overhead_bytes`` are taken before anything else."""
 
     name: str  # gpu0, gpu1, …
     have_bytes: int
@@ -22,8 +24,13 @@ class Device(Struct, frozen=True):
     backend: Backend
     card: Accelerator
 
+    @property
+    def room_bytes(self) -> int:
+        """What is left for the model."""
+        return max(self.have_bytes - self.overhead_bytes, 0)
 
-class Split(Struct, frozen=True):
+
+class Split(NamedTuple):
     """A placement in the engine's terms.
 
     ``gpu_layers``: how many layers, counted from the last, lie on GPUs (``-ngl``; one more than layers: the output
@@ -37,37 +44,114 @@ class Split(Struct, frozen=True):
     layer_devices: tuple[int, ...]
 
 
-class Need(Struct, frozen=True):
-    """Bytes that a split needs on (host, first GPU, …), by part."""
+class Use(NamedTuple):
+    """What one device carries, by part, and what it has."""
 
-    weights: tuple[int, ...]
-    kv: tuple[int, ...]
-    state: tuple[int, ...]
-    experts: tuple[int, ...]  # layers whose experts are on the device
+    name: str
+    have: int
+    weights: int
+    kv: int
+    state: int
+    compute: int
+    output: int
+    overhead: int
+    expert_layers: int
+
+    @property
+    def need(self) -> int:
+        """All of it."""
+        return self.weights + self.kv + self.state + self.compute + self.output + self.overhead
+
+    @property
+    def left(self) -> int:
+        """What stays free; negative where it does not fit."""
+        return self.have - self.need
 
 
-def gpu_devices(machine: Machine, backends: tuple[Backend, ...], overheads: dict[str, int]) -> tuple[Device, ...]:
-    """The accelerators that count: usable, with a backend of the runtime."""
-    devices = []
+class Candidate(NamedTuple):
+    """A placement, what it needs on each device, and what that means. ``exact``: the engine's own arithmetic."""
+
+    split: Split
+    uses: tuple[Use, ...]
+    verdict: Verdict
+    exact: bool = True
+
+    @property
+    def need(self) -> int:
+        """Bytes over all devices."""
+        return sum(use.need for use in self.uses)
+
+    @property
+    def have(self) -> int:
+        """Usable bytes of all devices."""
+        return sum(use.have for use in self.uses)
+
+    @property
+    def share_on_gpu(self) -> float:
+        """Share of the weights that lie on GPUs, the input embedding of a full offload left out."""
+        if self.split.kind is PlacementKind.GPU:
+            return 1.0
+        total = sum(use.weights for use in self.uses)
+        return sum(use.weights for use in self.uses if use.name != "cpu") / total if total else 0.0
+
+
+class Compute(NamedTuple):
+    """Compute buffers of a split in bytes: the host, then each GPU."""
+
+    bytes: tuple[int, ...]
+    exact: bool
+
+
+class Ground(NamedTuple):
+    """Everything that a placement is chosen by.
+
+    ``compute`` gives the compute buffers of a split, ``output_bytes`` the host's buffer for logits. ``unified``: the
+    first GPU's memory is the host's. ``margin``: bytes that should stay free on every device.
+    """
+
+    load: Load
+    gpus: tuple[Gpu, ...]
+    host_have: int
+    host_overhead: int
+    output_bytes: int
+    margin: int
+    compute: Callable[[Split], Compute]
+    allow: tuple[PlacementKind, ...]
+    can_split: bool
+    has_cpu: bool
+
+    @property
+    def unified(self) -> bool:
+        """Whether GPU and host share one memory."""
+        return bool(self.gpus) and self.gpus[0].card.unified
+
+
+def gpus_of(machine: Machine, backends: tuple[Backend, ...], overheads: dict[str, int]) -> tuple[Gpu, ...]:
+    """The accelerators that count: usable, with a backend of the runtime. Unified memory goes with no second pool."""
+    found = []
     for card in machine.accelerators:
         backend = next((b for b in card.backends if b in backends), None)
         if card.usable and backend is not None:
-            name = f"gpu{card.index}"
-            devices.append(Device(name, card.pool.usable_bytes, overheads[backend.value], backend, card))
-    return tuple(devices)
+            found.append(Gpu(f"gpu{card.index}", card.pool.usable_bytes, overheads[backend.value], backend, card))
+    discrete = tuple(gpu for gpu in found if not gpu.card.unified)
+    return discrete or tuple(found[:1])
+
+
+def verdict_of(uses: tuple[Use, ...], margin: int) -> Verdict:
+    """fits: every device keeps the margin free; tight: every need is met; no: at least one is not."""
+    least = min(use.have - use.need for use in uses)
+    return Verdict.NO if least < 0 else Verdict.TIGHT if least < margin else Verdict.FITS
 
 
 def split_layers(n_layers: int, gpu_layers: int, shares: tuple[int, ...]) -> tuple[int, ...]:
     """Device of each layer and of the output: llama.cpp's layer split of the last ``gpu_layers`` by ``shares``."""
     first = max(n_layers + 1 - gpu_layers, 0)
-    total = sum(shares)
-    ends = []
-    running = 0
-    for share in shares:
-        running += share
-        ends.append(running / total if total else 1.0)
-    devices = [0] * min(first, n_layers + 1)
     on_gpu = n_layers + 1 - first
+    if len(shares) == 1:
+        return (0,) * first + (1,) * on_gpu
+    total = sum(shares) or 1
+    ends = [sum(shares[: i + 1]) / total for i in range(len(shares))]
+    devices = [0] * first
     device = 0
     for index in range(on_gpu):
         while device < len(ends) - 1 and index / on_gpu >= ends[device]:
@@ -76,31 +160,99 @@ def split_layers(n_layers: int, gpu_layers: int, shares: tuple[int, ...]) -> tup
     return tuple(devices)
 
 
-def need_of(load: Load, split: Split) -> Need:
-    """Weights, caches and states of a split, per device."""
-    n = max(split.layer_devices, default=0) + 1
-    weights, kv, state, experts = [0] * n, [0] * n, [0] * n, [0] * n
-    for index, layer in enumerate(load.layers):
-        device = split.layer_devices[index]
-        weights[device] += layer.dense
-        kv[device] += layer.kv
-        state[device] += layer.state
-        home = 0 if index < split.cpu_expert_layers else device
-        weights[home] += layer.experts
-        experts[home] += 1 if layer.experts else 0
-    output = split.layer_devices[-1]
-    weights[0] += load.embedding
-    if output or not load.head_shared:
-        weights[output] += load.head
-    return Need(tuple(weights), tuple(kv), tuple(state), tuple(experts))
-
-
 def cpu_split(n_layers: int) -> Split:
     """Everything on the host."""
     return Split(PlacementKind.CPU, 0, 0, (0,) * (n_layers + 1))
 
 
-def gpu_split(n_layers: int, devices: tuple[Device, ...]) -> Split:
-    """Everything on the GPUs, layers in proportion to what each can hold."""
-    shares = tuple(max(device.have_bytes - device.overhead_bytes, 0) for device in devices)
-    return Split(PlacementKind.GPU, n_layers + 1, 0, split_layers(n_layers, n_layers + 1, shares))
+def gpu_split(load: Load, gpus: tuple[Gpu, ...], gpu_layers: int | None = None, cpu_expert_layers: int = 0) -> Split:
+    """The last ``gpu_layers`` layers (None: all, and the output) on the GPUs in proportion to what each can hold."""
+    n = len(load.layers) + load.prediction_layers
+    wanted = n + 1 if gpu_layers is None else gpu_layers
+    devices = split_layers(n, wanted, tuple(gpu.room_bytes for gpu in gpus))
+    devices = devices[: len(load.layers)] + devices[-1:]
+    kind = PlacementKind.GPU if wanted > n and not cpu_expert_layers else PlacementKind.SPLIT
+    return Split(kind, wanted, cpu_expert_layers, devices)
+
+
+def candidate(ground: Ground, split: Split) -> Candidate:
+    """What a split needs, per device."""
+    need = need_of(ground.load, split.layer_devices, split.cpu_expert_layers)
+    compute, exact = ground.compute(split)
+    host = Use(
+        "cpu",
+        ground.host_have,
+        need.weights[0],
+        need.kv[0],
+        need.state[0],
+        compute[0],
+        ground.output_bytes,
+        ground.host_overhead,
+        need.expert_layers[0],
+    )
+    uses = [host]
+    for index, gpu in enumerate(ground.gpus[: len(need.weights) - 1], start=1):
+        parts = (need.weights[index], need.kv[index], need.state[index], compute[index])
+        uses.append(Use(gpu.name, gpu.have_bytes, *parts, 0, gpu.overhead_bytes, need.expert_layers[index]))
+    if ground.unified and len(uses) > 1:
+        uses = [_in_one_pool(host, uses[1])]
+    found = tuple(uses)
+    return Candidate(split, found, verdict_of(found, ground.margin), exact)
+
+
+def _in_one_pool(host: Use, gpu: Use) -> Use:
+    """Host and GPU parts in one unified memory, under the GPU's name and limit."""
+    sums = (a + b for a, b in zip(host[2:], gpu[2:], strict=True))
+    return Use(gpu.name, gpu.have, *sums)
+
+
+def best_candidate(ground: Ground) -> Candidate:
+    """The placement that the engine would take; where nothing fits, the one that lacks least."""
+    tried = []
+    if ground.gpus and PlacementKind.GPU in ground.allow:
+        tried.append(candidate(ground, gpu_split(ground.load, ground.gpus)))
+        if tried[-1].verdict is not Verdict.NO:
+            return tried[-1]
+    if ground.gpus and not ground.unified and ground.can_split and PlacementKind.SPLIT in ground.allow:
+        split = _best_split(ground)
+        if split is not None:
+            tried.append(split)
+            if split.verdict is not Verdict.NO:
+                return split
+    if not tried or (PlacementKind.CPU in ground.allow and ground.has_cpu):
+        tried.append(candidate(ground, cpu_split(len(ground.load.layers))))
+    return max(tried, key=lambda found: (found.verdict is not Verdict.NO, min(use.left for use in found.uses)))
+
+
+def _best_split(ground: Ground) -> Candidate | None:
+    """The split that leaves least on the host: experts first, whole layers where that is not enough."""
+    load, gpus = ground.load, ground.gpus
+    n = len(load.layers)
+
+    def experts_on_host(count: int) -> Candidate:
+        return candidate(ground, gpu_split(load, gpus, None, count))
+
+    def layers_on_gpu(count: int) -> Candidate:
+        return candidate(ground, gpu_split(load, gpus, count))
+
+    if any(layer.host_experts for layer in load.layers) and _gpus_fit(experts_on_host(n), ground.margin):
+        return experts_on_host(_first(lambda count: _gpus_fit(experts_on_host(count), ground.margin), 1, n))
+    if not _gpus_fit(layers_on_gpu(1), ground.margin):
+        return None
+    most = n + load.prediction_layers
+    return layers_on_gpu(most + 1 - _first(lambda k: _gpus_fit(layers_on_gpu(most + 1 - k), ground.margin), 1, most))
+
+
+def _gpus_fit(found: Candidate, margin: int) -> bool:
+    return all(use.left >= margin for use in found.uses[1:])
+
+
+def _first(fits: Callable[[int], bool], low: int, high: int) -> int:
+    """The smallest number in [low, high] that fits, where all larger ones do and ``high`` does."""
+    while low < high:
+        middle = (low + high) // 2
+        if fits(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return low

@@ -100,6 +100,14 @@ class Quantizations(Struct, frozen=True):
         block = self.blocks[self.kv_types[kv_type]]
         return -(-elements // block.elements) * block.bytes
 
+    def is_quantised(self, kv_type: str) -> bool:
+        """Whether a cache type stores blocks rather than single numbers."""
+        return self.blocks[self.kv_types[kv_type]].elements > 1
+
+    def layout(self, architecture: str | None) -> Layout:
+        """How files and caches of an architecture differ from the usual."""
+        return self.layouts.get(architecture or "", PLAIN)
+
 
 class Bytes(NamedTuple):
     """Bytes of some tensors: in the file, in the host's memory, in a GPU's memory (each with its padding)."""
@@ -508,7 +516,7 @@ def store(model: Model, quant: str, table: Quantizations) -> Stored:
     shape = model.shape
     if shape is None:
         raise FitcheckError("unknown_shape", f"the shape of {model.id} is not known", "use a model file or hf: name")
-    layout = table.layouts.get(model.architecture or "", PLAIN)
+    layout = table.layout(model.architecture)
     if model.tensors is not None and quant in (model.file_quant, None):
         return _of_file(model, shape, model.tensors, layout, table)
     mix = table.own_mixes.get(model.architecture or "", {}).get(quant) or table.mixes.get(quant)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from fitcheck.errors import FitcheckError
-from fitcheck.types import Backend, Machine, Model
+from fitcheck.types import Attention, Backend, LatentAttention, Machine, Model, ParallelMixers, Shape
 
 
 class Runtime(Struct, frozen=True):
@@ -13,7 +13,9 @@ class Runtime(Struct, frozen=True):
 
     ``memory`` names the form of its memory arithmetic (a function of ``estimate.memory``). ``quants``: best quality
     first. ``split``: it can leave a part of the model in RAM; ``layer_split``: over several GPUs. ``margin_bytes``:
-    what it likes to keep free per device. ``reserve_bytes``: what it holds back per GPU.
+    what it likes to keep free per device. ``reserve_bytes``: what it holds back per GPU. ``native_quants``: the one
+    quantisation to use for models trained in a dtype. ``flash_heads``: head sizes that a backend has flash attention
+    kernels for (absent: all).
     """
 
     memory: str
@@ -27,9 +29,10 @@ class Runtime(Struct, frozen=True):
     kv_unified: bool = False
     margin_bytes: int = 1 << 30
     reserve_bytes: int = 0
-    metal_reserve_bytes: int = 0
     utilization: float = 1.0
     block_tokens: int = 1
+    native_quants: dict[str, str] = {}
+    flash_heads: dict[str, tuple[int, ...]] = {}
 
 
 class Overhead(Struct, frozen=True):
@@ -54,6 +57,31 @@ class Runtimes(Struct, frozen=True):
             names = ", ".join(self.runtimes)
             raise FitcheckError("unknown_runtime", f"unknown runtime {name}", f"one of {names}")
         return found
+
+
+def head_sizes(shape: Shape) -> set[int]:
+    """Widths of the attention heads as the cache sees them."""
+    sizes = set()
+    for kind in shape.kinds:
+        mixer = kind.mixer
+        for part in mixer.parts if isinstance(mixer, ParallelMixers) else (mixer,):
+            if isinstance(part, Attention):
+                sizes.add(part.head_dim)
+            elif isinstance(part, LatentAttention):
+                sizes.add(part.kv_lora_rank + part.qk_rope_head_dim)
+    return sizes
+
+
+def command_of(row: Runtime, model: Model, quant: str, flags: tuple[str, ...], context_tokens: int) -> str:
+    """The command line that runs a model in this runtime."""
+    values = {
+        "file": model.path or f"{model.name}-{quant}.gguf",
+        "tag": model.ollama_tags[0] if model.ollama_tags else model.id,
+        "repo": model.hub_repo or model.id,
+        "flags": " ".join(flags),
+        "context": str(context_tokens),
+    }
+    return row.command.format(**values).strip()
 
 
 def runs(runtime: Runtime, model: Model) -> bool:

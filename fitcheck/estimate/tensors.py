@@ -94,6 +94,8 @@ class Layout(Struct, frozen=True, forbid_unknown_fields=True):
     counted as layers when they are split over devices, never loaded. ``kept``, ``at_least_q8``: names that the mix
     leaves alone or in 8 bits. ``*_extras`` name what ``Shape.extra_params`` and its kin count.
     ``gqa_of_first_layer``: heads are listed per layer, and quantisation rules ask about the first one.
+    ``windows``: False where the engine ignores sliding windows. ``indexer_cache``: elements of K and V per cell that an
+    indexer keeps beside ordinary attention; ``indexer_keys``: how many keys the indexer of latent attention keeps.
     """
 
     fused_qkv: bool = False
@@ -107,6 +109,9 @@ class Layout(Struct, frozen=True, forbid_unknown_fields=True):
     prediction_layers: int = 0
     gqa_of_first_layer: bool = False
     stacked_experts_only: bool = False
+    windows: bool = True
+    indexer_cache: tuple[int, int] | None = None
+    indexer_keys: int = 1
     kept: tuple[str, ...] = ()
     at_least_q8: tuple[str, ...] = ()
     rope_factors: tuple[RopeFactors, ...] = ()

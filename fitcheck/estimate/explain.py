@@ -1,0 +1,66 @@
+"""A candidate placement in words: terms with their formula, the engine's flags, reasons why not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fitcheck.estimate.placement import Candidate, Split, Use
+from fitcheck.estimate.runtimes import Runtimes
+from fitcheck.types import FlashAttention, Model, Request, Term, Verdict
+from fitcheck.units import format_bytes
+
+ENGINE = "llama.cpp 0c1e570"
+
+
+def terms_of(found: Candidate, quant: str, model: Model, request: Request, runtimes: Runtimes) -> tuple[Term, ...]:
+    """Every part of the need, by device, with formula and source."""
+    return tuple(term for use in found.uses for term in _terms(use, quant, model, request, runtimes) if term.bytes)
+
+
+def _terms(use: Use, quant: str, model: Model, request: Request, runtimes: Runtimes) -> Iterator[Term]:
+    shape = model.shape
+    vocabulary = shape.vocab_size if shape else 0
+    kv_types = "/".join(dict.fromkeys((request.kv_type_k, request.kv_type_v)))
+    yield Term("weights", use.name, use.weights, f"tensors of the {quant} file on this device", f"shape, {quant} mix")
+    yield Term("kv_cache", use.name, use.kv, f"cells x K and V elements x {kv_types}, summed over layers", ENGINE)
+    yield Term("recurrent_state", use.name, use.state, "convolution and state, 32-bit, per sequence", ENGINE)
+    tokens = f"a batch of {request.ubatch_tokens} tokens"
+    yield Term("compute_buffer", use.name, use.compute, f"allocation plan of the graph for {tokens}", ENGINE)
+    yield Term("output_buffer", use.name, use.output, f"{vocabulary} logits x 4 B x {request.parallel}", ENGINE)
+    yield Term("runtime_overhead", use.name, use.overhead, "driver context and process", "observed")
+
+
+def flags_of(split: Split, context_tokens: int, request: Request) -> tuple[str, ...]:
+    """The engine's flags that make this placement."""
+    flags = ["-c", str(context_tokens * request.parallel), "-ngl", str(split.gpu_layers)]
+    if request.parallel > 1:
+        flags += ["-np", str(request.parallel)]
+    if split.cpu_expert_layers:
+        flags += ["--n-cpu-moe", str(split.cpu_expert_layers)]
+    devices = max(split.layer_devices)
+    if devices > 1:
+        counts = [split.layer_devices.count(device) for device in range(1, devices + 1)]
+        flags += ["-ts", ",".join(map(str, counts))]
+    if request.kv_type_k != "f16":
+        flags += ["-ctk", request.kv_type_k]
+    if request.kv_type_v != "f16":
+        flags += ["-ctv", request.kv_type_v]
+    if request.flash_attention is not FlashAttention.AUTO:
+        flags += ["-fa", request.flash_attention.value]
+    if request.ubatch_tokens != 512:
+        flags += ["-ub", str(request.ubatch_tokens)]
+    if request.swa_full:
+        flags.append("--swa-full")
+    return tuple(flags)
+
+
+def reasons_of(found: Candidate) -> tuple[str, ...]:
+    """What is missing on which device; empty where it fits."""
+    if found.verdict is not Verdict.NO:
+        return ()
+    where = {"cpu": "RAM"}
+    return tuple(
+        f"memory: needs {format_bytes(use.need)} of {where.get(use.name, use.name)}, has {format_bytes(use.have)}"
+        for use in found.uses
+        if use.left < 0
+    )
