@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from fitcheck.errors import FitcheckError
 from fitcheck.options import MODEL_HELP, MachineOptions, OutputOptions, RequestOptions, expand
+from fitcheck.types import Licences, Task
 
 if TYPE_CHECKING:
     from fitcheck.commands.check import Wish
@@ -46,6 +47,21 @@ def _app() -> typer.Typer:
     app.callback()(fitcheck)
     for command in (scan, check, explain, plan, machine, schema):
         app.command()(expand(command))
+    app.add_typer(_catalog_app(), name="catalog")
+    return app
+
+
+def _catalog_app() -> typer.Typer:
+    app = typer.Typer(help="The models that fitcheck knows: list, show, verify; add and remove your own.")
+    for name, command in (
+        ("list", catalog_list),
+        ("show", catalog_show),
+        ("verify", catalog_verify),
+        ("add", catalog_add),
+        ("remove", catalog_remove),
+        ("refresh", catalog_refresh),
+    ):
+        app.command(name)(expand(command))
     return app
 
 
@@ -141,6 +157,64 @@ def machine(
     return _print(answer(_session(machine), capture), output)
 
 
+def catalog_list(
+    output: OutputOptions,
+    text: Annotated[str, typer.Argument(help="Part of a name, family or developer.", show_default=False)] = "",
+    task: Annotated[Task | None, typer.Option("--for", help="Only models made for this.")] = None,
+    licence: Annotated[Licences, typer.Option(help="Only such licences.")] = Licences.ANY,
+) -> Outcome:
+    """List models."""
+    output.check()
+    from fitcheck.commands.catalog import list_models
+
+    return _print(list_models(_session(), text, task, licence), output)
+
+
+def catalog_show(model: OneModel, output: OutputOptions) -> Outcome:
+    """Everything that is known about a model, with sources."""
+    output.check()
+    from fitcheck.commands.catalog import show
+
+    return _print(show(_session(), model), output)
+
+
+def catalog_verify(output: OutputOptions) -> Outcome:
+    """Check every fact that can be computed."""
+    output.check()
+    from fitcheck.commands.catalog import verify
+
+    return _print(verify(_session()), output)
+
+
+def catalog_add(
+    reference: Annotated[str, typer.Argument(help="A .gguf file, a model folder, or hf:org/repo[:quant].")],
+    output: OutputOptions,
+) -> Outcome:
+    """Keep a model of your own."""
+    output.check()
+    from fitcheck.commands.catalog import add
+
+    return _print(add(_session(), reference), output)
+
+
+def catalog_remove(
+    name: Annotated[str, typer.Argument(help="Its id, or what was typed to add it.")], output: OutputOptions
+) -> Outcome:
+    """Forget a model of your own."""
+    output.check()
+    from fitcheck.commands.catalog import remove
+
+    return _print(remove(_session(), name), output)
+
+
+def catalog_refresh(output: OutputOptions) -> Outcome:
+    """Read your own models again from where they came."""
+    output.check()
+    from fitcheck.commands.catalog import refresh
+
+    return _print(refresh(_session()), output)
+
+
 def schema() -> Outcome:
     """The JSON Schema of every --json output."""
     from fitcheck.output.wire import schema_text
@@ -148,9 +222,11 @@ def schema() -> Outcome:
     return Outcome(schema_text())
 
 
-def _session(options: MachineOptions) -> Session:
+def _session(options: MachineOptions | None = None) -> Session:
     from fitcheck.session import Session
 
+    if options is None:
+        return Session()
     return Session(options.on, *options.corrections())
 
 

@@ -71,14 +71,14 @@ class Session:
         return resolve(text, self.catalog)
 
     def report(self, command: str, summary: str, request: Request | None = None, **more: Any) -> Report:
-        """A report of this session, with the versions filled in."""
+        """A report of this session, with the versions filled in, and the machine where it was looked at."""
         from fitcheck import __version__
 
         return Report(
             command=command,
             summary=summary,
             request=request,
-            machine=self.machine,
+            machine=self.__dict__.get("machine"),
             fitcheck_version=__version__,
             catalog_date=self.catalog.date,
             **more,

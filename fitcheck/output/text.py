@@ -12,7 +12,7 @@ def render(report: Report, terminal: Terminal, form: str = "text", quiet: bool =
     """The report as text. ``form``: text, markdown, github or junit; ``quiet``: the one line that a script wants."""
     if form in ("github", "junit"):
         return str(import_module(f"fitcheck.output.{form}").draw(report))
-    view = import_module(f"fitcheck.output.views.{report.command}")
+    view = import_module(f"fitcheck.output.views.{report.command.partition('_')[0]}")
     if quiet:
         from fitcheck.output.document import clean
 
