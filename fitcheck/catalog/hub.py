@@ -393,7 +393,10 @@ def _lengths(response: Any, offset: int | None) -> tuple[int | None, int | None]
         return length, length
     match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
     if response.status_code == 206 and match is not None and int(match[1]) == offset:
-        return int(match[2]) - offset + 1, int(match[3])
+        promised = int(match[2]) - offset + 1
+        if length not in (None, promised):
+            raise FitcheckError("network", "the server sends another length than it says", "try again")
+        return promised, int(match[3])
     if response.status_code == 200 and offset == 0:
         return length, length
     raise FitcheckError("network", "the server does not give parts of files", "download the file and give its path")
