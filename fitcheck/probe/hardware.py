@@ -20,6 +20,8 @@ GIB = 1024**3
 MIB = 1024**2
 
 _DATA = Path(__file__).parent.parent / "data"
+_LEAST_CHIP_TFLOPS = 2.0  # fp16; 8 cores with AVX2 reach about 1
+TOO_SLOW = "is slower than the processor beside it"
 
 
 class GpuRow(Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,6 +82,12 @@ class GpuRow(Struct, frozen=True, forbid_unknown_fields=True):
         return pcie_link(int(generation), int(width))
 
     @property
+    def helps(self) -> bool:
+        """Whether engines gain by it: a small GPU on a chip computes less than the cores beside it, and reads the same
+        memory."""
+        return not self.unified or self.tflops.get("fp16", 0.0) >= _LEAST_CHIP_TFLOPS or self.vendor is Vendor.NVIDIA
+
+    @property
     def backends(self) -> tuple[Backend, ...]:
         """The engines' backends that this card can serve, best first."""
         return backends_of(self.vendor, self.gfx_target, self.compute_capability)
@@ -99,6 +107,13 @@ def load_gpus() -> tuple[GpuRow, ...]:
     return msgspec.json.decode((_DATA / "gpus.json").read_bytes(), type=GpuTable).gpus
 
 
+#: Transfers per wire and memory clock cycle, as AMD's kernel driver counts the clock, by type of memory.
+TRANSFERS_PER_CLOCK = {
+    "GDDR5": 4, "GDDR6": 16, "HBM": 2, "HBM2": 2, "HBM2e": 2, "HBM3": 4, "HBM3e": 4,
+    "DDR4": 2, "DDR5": 2, "LPDDR4": 2, "LPDDR4X": 2, "LPDDR5": 8, "LPDDR5X": 8,
+}  # fmt: skip
+
+
 def find_gpu(
     rows: Iterable[GpuRow] | None = None,
     *,
@@ -108,42 +123,45 @@ def find_gpu(
     memory_bytes: int | None = None,
     cores: int | None = None,
     bandwidth_per_s: float | None = None,
+    memory_mhz: int | None = None,
 ) -> GpuRow | None:
     """The row of a probed card, None if unknown.
 
-    ``pci_id`` is "10de:2684", ``revision`` "c8"; ``name`` what the driver prints. ``rows`` is ``load_gpus()``, for who
-    looks up more than one card.
+    ``pci_id`` is "10de:2684", ``revision`` "c8"; ``name`` what the driver prints; ``memory_mhz`` the clock that AMD's
+    driver reports. Of rows that agree equally well the fastest. ``rows`` is ``load_gpus()``, for who looks up more
+    than one card.
     """
-    known = load_gpus() if rows is None else rows
+    known = tuple(load_gpus() if rows is None else rows)
     by_id, by_name = _with_pci_id(known, pci_id, revision), _with_driver_name(known, name)
-    both = [row for row in by_id if row in by_name]
-    candidates = both or by_id or by_name
+    candidates = [row for row in by_id if row in by_name] or by_id or by_name
     if not candidates:
         return None
 
-    def mismatch(row: GpuRow) -> tuple[bool, bool, bool, bool]:
+    def mismatch(row: GpuRow) -> tuple[bool | float, ...]:
         return (
             not _memory_agrees(row, memory_bytes),
             cores is not None and row.cores is not None and row.cores != cores,
             bandwidth_per_s is not None and abs(row.bandwidth_per_s / bandwidth_per_s - 1) > 0.05,
+            not _clock_agrees(row, memory_mhz),
             row.rare or (row.form == "laptop" and not by_id),
+            -row.tflops.get("fp16", 0.0),
         )
 
     return min(candidates, key=mismatch)
 
 
-def _with_pci_id(rows: Iterable[GpuRow], pci_id: str | None, revision: str | None) -> list[GpuRow]:
+def _with_pci_id(rows: tuple[GpuRow, ...], pci_id: str | None, revision: str | None) -> list[GpuRow]:
+    """Rows of a PCI id, with those of the same driver name whose own ids nobody wrote down."""
     if not pci_id:
         return []
     wanted = pci_id.lower()
-    if revision:
-        exact = [row for row in rows if f"{wanted}:{revision.lower()}" in row.pci_ids]
-        if exact:
-            return exact
-    return [row for row in rows if wanted in row.pci_ids]
+    found = [row for row in rows if f"{wanted}:{(revision or 'none').lower()}" in row.pci_ids]
+    found = found or [row for row in rows if wanted in row.pci_ids]
+    names = {name for row in found for name in row.driver_names or (row.name,)}
+    return found + [row for row in rows if not row.pci_ids and names.intersection(row.driver_names)]
 
 
-def _with_driver_name(rows: Iterable[GpuRow], name: str | None) -> list[GpuRow]:
+def _with_driver_name(rows: tuple[GpuRow, ...], name: str | None) -> list[GpuRow]:
     """Rows whose driver prints this name; the folded comparison only where no name is literally the same."""
     if not name:
         return []
@@ -167,6 +185,13 @@ def _memory_agrees(row: GpuRow, memory_bytes: int | None) -> bool:
             0.85 * size <= memory_bytes / GIB <= 1.01 * size for size in row.memory_options_gib
         )
     return 0.88 * row.memory_gib <= memory_bytes / GIB <= 1.01 * row.memory_gib
+
+
+def _clock_agrees(row: GpuRow, memory_mhz: int | None) -> bool:
+    transfers = TRANSFERS_PER_CLOCK.get(row.memory_type)
+    if memory_mhz is None or row.rate_gbps is None or transfers is None or row.unified:
+        return True
+    return abs(memory_mhz * transfers / 1000 / row.rate_gbps - 1) <= 0.03
 
 
 _MARKS = re.compile(r"\((?:r|tm|c)\)|[®™©]|^(?:nvidia|amd|ati|intel|qualcomm)\b|\b(?:corporation|gpu|graphics)\b")
@@ -248,8 +273,8 @@ class CpuTable(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Processor(Struct, frozen=True):
-    """A processor: its name as asked for, its platform and core counts. ``known`` is False where the model is not in the row
-    and the counts are those of its usual model."""
+    """A processor: its name as asked for, its platform and core counts. ``known`` is False where the model is not in
+    the row and the counts are those of its usual model."""
 
     name: str
     row: CpuRow
