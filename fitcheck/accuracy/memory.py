@@ -1,0 +1,270 @@
+"""How exact the memory arithmetic is: ``python -m fitcheck.accuracy.memory`` prints the table, fails where a bar is
+missed.
+
+Truth: 6,152 allocations of llama.cpp itself (41 models x quantisations x contexts x cache types x placements) and 452
+files of ``llama-quantize --dry-run``, in ``tests/data`` of the repository. Models are taken from the catalog where it
+has them, else from the GGUF hyper-parameters that the row was made with (``--shapes gguf``: always).
+"""
+
+from __future__ import annotations
+
+import gzip
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from fitcheck import catalog, facts
+from fitcheck.catalog.gguf_shape import shape_from_gguf
+from fitcheck.estimate import tensors
+from fitcheck.estimate.buffers import BufferQuestion, compute_buffers, output_buffer_bytes
+from fitcheck.estimate.cache import CacheSettings, widest_value
+from fitcheck.estimate.memory import load_of, need_of
+from fitcheck.estimate.placement import split_layers
+from fitcheck.estimate.quantize import Quantizations, store, stored_shape, type_of, weights
+from fitcheck.types import Backend, Model
+
+ROWS = Path(__file__).parents[2] / "tests" / "data"
+PLACEMENTS = {"cpu": 0, "full": 1, "cpu_moe": 1, "x2": 2}  # how many GPUs
+
+
+class Bar(NamedTuple):
+    """What must hold: the share that is exact, the largest error, the 95th percentile of errors."""
+
+    exact: float
+    largest: float
+    percentile_95: float | None = None
+
+
+BARS = {
+    "weights": Bar(0.97, 0.005),
+    "KV + recurrent": Bar(0.99, 1.0),
+    "compute + output": Bar(0.97, 0.10, 0.01),
+    "total": Bar(0.95, 0.02, 0.002),
+}
+
+
+class Row(NamedTuple):
+    """One allocation of the engine. Lists of bytes are the host, then each GPU."""
+
+    model: str
+    quant: str
+    n_ctx: int
+    kv_type: str
+    flash_attention: str
+    flash_resolved: str
+    n_ubatch: int
+    n_outputs_max: int
+    n_seq_max: int
+    kv_unified: bool
+    swa_full: bool
+    placement: str
+    weights: Sequence[int]
+    context: Sequence[int]
+    compute: Sequence[int]
+    output: int
+    kv: int
+    recurrent: int
+
+
+class Score:
+    """Errors of one quantity, relative to the truth."""
+
+    def __init__(self) -> None:
+        self.errors: list[float] = []
+
+    def add(self, predicted: Sequence[int], true: Sequence[int]) -> bool:
+        """Count one row, exact only where every device is; returns whether it is."""
+        error = max(_error(p, t) for p, t in zip(predicted, true, strict=True))
+        self.errors.append(error)
+        return error == 0
+
+    @property
+    def exact(self) -> float:
+        """Share of rows with no error at all."""
+        return sum(error == 0 for error in self.errors) / len(self.errors)
+
+    def percentile(self, share: float) -> float:
+        """The error that ``share`` of the rows stay below."""
+        return sorted(self.errors)[min(int(share * len(self.errors)), len(self.errors) - 1)]
+
+    def meets(self, bar: Bar) -> bool:
+        """Whether the bar is cleared."""
+        within = bar.percentile_95 is None or self.percentile(0.95) <= bar.percentile_95
+        return self.exact >= bar.exact and max(self.errors) <= bar.largest and within
+
+
+def _error(predicted: int, true: int) -> float:
+    if predicted == true:
+        return 0.0
+    return abs(predicted - true) / true if true else 1.0
+
+
+def read(name: str) -> Any:
+    """A file of truths."""
+    return msgspec.json.decode(gzip.decompress((ROWS / name).read_bytes()))
+
+
+def models_of(table: Sequence[Mapping[str, Any]], from_catalog: bool) -> dict[str, Model]:
+    """The models of the rows by their name there."""
+    known = {model.id: model for model in catalog.load().models} if from_catalog else {}
+    return {row["model"]: known.get(row["catalog"]) or _described(row) for row in table}
+
+
+def _described(row: Mapping[str, Any]) -> Model:
+    """A model from GGUF hyper-parameters. They don't say whether embeddings are tied: the published count does."""
+    architecture = row["architecture"]
+    metadata = {f"{architecture}.{key}": value for key, value in row["hyperparameters"].items()}
+    shape = shape_from_gguf(architecture, metadata, row["n_vocab"])
+    if shape is None:
+        raise SystemExit(f"no shape for {row['model']}")
+    total, active = tensors.parameters(shape)
+    tied = msgspec.structs.replace(shape, tie_word_embeddings=True)
+    if abs(tensors.parameters(tied)[0] - row["params"]) < abs(total - row["params"]):
+        shape, (total, active) = tied, tensors.parameters(tied)
+    context = row["hyperparameters"]["context_length"]
+    name = row["model"]
+    return Model(name, name, shape, total, active, architecture=architecture, context_tokens=context)
+
+
+class Predictor:
+    """Predicts rows; keeps what rows have in common."""
+
+    def __init__(self, table: Quantizations) -> None:
+        self._table = table
+        self._compute: dict[BufferQuestion, tuple[int, ...]] = {}
+
+    def weights_and_context(self, model: Model, row: Row) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Bytes per device: weights, and caches with recurrent states."""
+        shape = stored_shape(model, self._table)
+        settings = CacheSettings(
+            context_tokens=row.n_ctx,
+            sequences=row.n_seq_max,
+            unified=row.kv_unified,
+            swa_full=row.swa_full,
+            ubatch_tokens=row.n_ubatch,
+            type_k=row.kv_type,
+            type_v=row.kv_type,
+            padded_v=None if row.flash_resolved == "on" else widest_value(shape),
+        )
+        layout = self._table.layout(model.architecture)
+        load = load_of(shape, store(model, row.quant, self._table), settings, self._table, layout)
+        experts = shape.n_layers if row.placement == "cpu_moe" else 0
+        need = need_of(load, _devices(shape.n_layers, load.prediction_layers, PLACEMENTS[row.placement]), experts)
+        return need.weights, tuple(map(sum, zip(need.kv, need.state, strict=True)))
+
+    def compute(self, model: Model, row: Row) -> tuple[int, ...]:
+        """Bytes of the compute buffer per device."""
+        shape = stored_shape(model, self._table)
+        gpus = PLACEMENTS[row.placement]
+        layers = self._table.layout(model.architecture).prediction_layers
+        types = type_of(model, row.quant, self._table) if row.placement == "cpu_moe" else None
+        question = BufferQuestion(
+            architecture=model.architecture or "",
+            shape=shape,
+            context_tokens=row.n_ctx,
+            ubatch_tokens=row.n_ubatch,
+            sequences=row.n_seq_max,
+            outputs=row.n_outputs_max,
+            kv_type_k=row.kv_type,
+            kv_type_v=row.kv_type,
+            flash_attention=row.flash_resolved == "on",
+            swa_full=row.swa_full,
+            kv_unified=row.kv_unified,
+            layer_devices=_devices(shape.n_layers, layers, gpus) if gpus else (),
+            cpu_expert_layers=shape.n_layers if row.placement == "cpu_moe" else 0,
+            weight_type=types,
+            backend=Backend.CUDA if gpus else Backend.CPU,
+            embedding="embedding" in model.modalities,
+        )
+        if types is not None:
+            return compute_buffers(question).bytes
+        if question not in self._compute:
+            self._compute[question] = compute_buffers(question).bytes
+        return self._compute[question]
+
+
+def _devices(n_layers: int, prediction_layers: int, gpus: int) -> tuple[int, ...]:
+    if not gpus:
+        return (0,) * (n_layers + 1)
+    all_layers = n_layers + prediction_layers
+    devices = split_layers(all_layers, all_layers + 1, (1,) * gpus)
+    return devices[:n_layers] + devices[-1:]
+
+
+def score_weights(models: Mapping[str, Model], table: Quantizations) -> tuple[Score, set[str]]:
+    """Files against ``llama-quantize``; the models that are off."""
+    score, off = Score(), set()
+    for row in read("llama_cpp_weights.json.gz")["rows"]:
+        for quant, true in row["tensor_bytes"].items():
+            if not score.add([weights(models[row["model"]], quant, table).total], [true]):
+                off.add(row["model"])
+    return score, off
+
+
+def score_rows(models: Mapping[str, Model], rows: Iterator[Row], table: Quantizations) -> tuple[dict[str, Score], Any]:
+    """Allocations against the engine's own; the models that are off, by quantity."""
+    predictor = Predictor(table)
+    scores = {name: Score() for name in ("weights in memory", "KV + recurrent", "compute + output", "total")}
+    off: dict[str, dict[str, int]] = {name: {} for name in scores}
+    for row in rows:
+        model = models[row.model]
+        on_device, context = predictor.weights_and_context(model, row)
+        compute = predictor.compute(model, row)
+        output = output_buffer_bytes(stored_shape(model, table), row.n_seq_max, "embedding" in model.modalities)
+        n = len(on_device)
+        true_compute = [*row.compute, *[0] * (n - len(row.compute))]
+        true_context = [*row.context, *[0] * (n - len(row.context))]
+        total = sum(on_device) + sum(context) + sum(compute) + output
+        true_total = sum(row.weights) + sum(row.context) + sum(row.compute) + row.output
+        pairs = {
+            "weights in memory": (on_device, row.weights),
+            "KV + recurrent": (context, true_context),
+            "compute + output": ([*compute, output], [*true_compute, row.output]),
+            "total": ([total], [true_total]),
+        }
+        for name, (predicted, true) in pairs.items():
+            if not scores[name].add(predicted, true):
+                off[name][row.model] = off[name].get(row.model, 0) + 1
+    return scores, off
+
+
+def rows_of(truth: Mapping[str, Any]) -> Iterator[Row]:
+    """The rows of a file of truths, with their models named."""
+    names = [model["model"] for model in truth["models"]]
+    for row in truth["rows"]:
+        yield Row(names[row[0]], *row[1:])
+
+
+def report(scores: Mapping[str, Score]) -> bool:
+    """Print the table; whether every bar is cleared."""
+    print(f"{'quantity':18}{'rows':>6}{'exact':>9}{'median':>9}{'95 %':>9}{'largest':>9}  bar")
+    good = True
+    for name, score in scores.items():
+        bar = BARS.get(name)
+        passed = bar is None or score.meets(bar)
+        good &= passed
+        numbers = (score.exact, score.percentile(0.5), score.percentile(0.95), max(score.errors))
+        text = "".join(f"{100 * number:8.3f}%" for number in numbers)
+        print(f"{name:18}{len(score.errors):6}{text}  {'' if bar is None else 'met' if passed else 'MISSED'}")
+    return good
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the table and what is off; 1 where a bar is missed."""
+    table = facts.load().quantizations
+    truth = read("llama_cpp_memory.json.gz")
+    models = models_of(truth["models"], from_catalog="gguf" not in arguments)
+    file_score, file_off = score_weights(models, table)
+    scores, off = score_rows(models, rows_of(truth), table)
+    good = report({"weights": file_score, **scores})
+    for name, found in {"weights": dict.fromkeys(file_off, 0), **off}.items():
+        if found:
+            print(f"{name} off: " + ", ".join(f"{model} {count or ''}".strip() for model, count in found.items()))
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
