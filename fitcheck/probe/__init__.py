@@ -14,7 +14,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from fitcheck.probe.host import Found, Host, LiveHost, clean
-from fitcheck.types import Accelerator, Cpu, Limits, Machine, Pool, Problem, Rate, Vendor
+from fitcheck.types import Accelerator, Cpu, Evidence, Limits, Machine, Pool, Problem, Rate, Vendor
+from fitcheck.units import format_rate
 
 _LONGEST_TEXT = 400
 _REPORT_HINT = "record the evidence with fitcheck machine --capture FOLDER and report it"
@@ -138,13 +139,19 @@ class Probing:
         return _System(found, confinement.limits, confinement.environment)
 
     def _with_bandwidth(self, machine: Machine) -> Machine:
-        rate = self._measuring.wait(monotonic() + _MEASURE_DEADLINE_S) if self._measuring else None
-        if isinstance(rate, Rate):
-            return replace(machine, ram=replace(machine.ram, bandwidth=rate))
-        if machine.ram.bandwidth is not None or not machine.ram.total_bytes:
+        """The machine with the best known speed of its memory: reported, measured, or by the tables."""
+        from fitcheck.probe.ram import for_one_process, tabled_bandwidth
+
+        if not machine.ram.total_bytes:
             return machine
-        unknown = Problem("ram", "the speed of memory is not known", "pass --bandwidth, such as --bandwidth 50GB/s")
-        return replace(machine, problems=(*machine.problems, unknown))
+        measured = self._measuring.wait(monotonic() + _MEASURE_DEADLINE_S) if self._measuring else None
+        rate = measured if isinstance(measured, Rate) else machine.ram.bandwidth or tabled_bandwidth(machine)
+        if rate is None:
+            unknown = Problem("ram", "the speed of memory is not known", "pass --bandwidth, such as --bandwidth 50GB/s")
+            return replace(machine, problems=(*machine.problems, unknown))
+        rate = for_one_process(rate, machine.cpu)
+        found = Evidence("ram.bandwidth", format_rate(rate.per_s), rate.source)
+        return replace(machine, ram=replace(machine.ram, bandwidth=rate), evidence=(*machine.evidence, found))
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ _PLACES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(proc|sys|etc|run|dev|usr|home|root)/(.+)"), r"/\1/\2"),
     (re.compile(r"(card\d+)/(.+)"), r"/sys/class/drm/\1/\2"),
     (re.compile(r"kfd/(.+)"), r"/sys/class/kfd/kfd/\1"),
+    (re.compile(r"(\.dockerenv)"), r"/\1"),
 )
 #: A PCI device in the tree of bridges; also listed by its address, as the kernel does.
 _PCI_FILE = re.compile(r"/sys/devices/pci.*/([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f])/([^/]+)")
@@ -223,7 +224,7 @@ class RecordingHost:
         return self._inner.attached(name)
 
     def recording(self) -> dict[str, object]:
-        """Everything kept, as ``capture.json`` holds it."""
+        """Everything kept, by the names that ``capture.json`` has for it."""
         return {
             "fitcheck_capture": 1,
             "os": self.os,
@@ -252,7 +253,8 @@ def record(folder: str | Path, host: Host | None = None) -> Machine:
 
     recorder = RecordingHost(host or LiveHost())
     machine = probe(recorder, deadline_s=10.0, bandwidth=False)
-    text = json.dumps(scrub(recorder.recording()), indent=1, ensure_ascii=False, sort_keys=False) + "\n"
+    kept = {name: _in_lines(value) for name, value in scrub(recorder.recording()).items()}
+    text = json.dumps(kept, indent=1) + "\n"
     try:
         root = Path(folder)
         root.mkdir(parents=True, exist_ok=True)
@@ -274,8 +276,8 @@ class _Recorded:
     def __init__(self, document: Mapping[str, object]) -> None:
         self.os = _text_or_none(document.get("os"))
         self.arch = _text_or_none(document.get("arch"))
-        self.files = {path: text.encode("utf-8", "replace") for path, text in _texts(document.get("files")).items()}
-        self.commands = _texts(document.get("commands"))
+        self.files = {path: text.encode("utf-8", "replace") for path, text in _joined(document.get("files")).items()}
+        self.commands = _joined(document.get("commands"))
         self.variables = _texts(document.get("environ"))
         self.denied = _texts(document.get("denied"))
         queries = document.get("queries")
@@ -386,6 +388,21 @@ def _texts(value: object) -> dict[str, str]:
     if not isinstance(value, dict):
         return {}
     return {key: text for key, text in value.items() if isinstance(key, str) and isinstance(text, str)}
+
+
+def _in_lines(value: object) -> object:
+    """Texts of several lines as lists of lines: a capture is read by people, too."""
+    if not isinstance(value, dict):
+        return value
+    return {name: text.split("\n") if isinstance(text, str) and "\n" in text else text for name, text in value.items()}
+
+
+def _joined(value: object) -> dict[str, str]:
+    """Texts by name, each a string or a list of lines."""
+    if not isinstance(value, dict):
+        return {}
+    whole = {name: "\n".join(map(str, text)) if isinstance(text, list) else text for name, text in value.items()}
+    return _texts(whole)
 
 
 def _text_or_none(value: object) -> str | None:

@@ -149,8 +149,8 @@ def _cores_of_cpuinfo(facts: _Facts) -> tuple[Core, ...]:
 
 def _cores_of_lscpu(host: Host, facts: _Facts) -> tuple[Core, ...]:
     """Physical cores by ``lscpu``, where a recording holds it beside a shortened or wordless /proc/cpuinfo."""
-    if any("core id" in processor for processor in facts.processors[1:]):
-        return ()
+    if host.arch.startswith("riscv") or any("core id" in processor for processor in facts.processors[1:]):
+        return ()  # on RISC-V lscpu takes a missing topology for hardware threads
     names = ("Thread(s) per core", "Core(s) per socket", "Socket(s)")
     text = host.attached("lscpu.txt") or ""
     found = (re.search(rf"^{re.escape(name)}:\s*(\d{{1,4}})\s*$", text, re.MULTILINE) for name in names)

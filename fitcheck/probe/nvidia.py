@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from msgspec import Struct
 from msgspec.structs import replace
 
+from fitcheck.probe.display import DisplayDevice, display_devices
 from fitcheck.probe.hardware import GpuRow, backends_of, find_gpu, load_gpus, pcie_link
 from fitcheck.probe.host import Found, Host, clean, to_int
 from fitcheck.probe.nvidia_smi import Card, Instance, ask_nvidia_smi, number, pci_id
 from fitcheck.types import Accelerator, Evidence, Link, Origin, Pool, Problem, Rate, Vendor
 from fitcheck.units import MIB, format_bytes, format_rate
 
-_VENDOR_ID = "0x10de"
 _MEMORY_SLICES = 8  # of a card that MIG divides; computing is divided by seven
 _INSTANCE_OVERHEAD_BYTES = 512 * MIB
 _PLAUSIBLE_FACTOR = 2.0  # between the bandwidth by clock and the one in the table
@@ -51,7 +51,7 @@ def probe_nvidia(host: Host) -> Found:
     """All NVIDIA GPUs of the machine."""
     answer = _ask_driver(host)
     board = _jetson_board(host)
-    undriven = [device for device in _pci_devices(host) if not _is_driven(device, answer.cards)]
+    undriven = [device for device in display_devices(host, "10de") if not _is_driven(device, answer.cards)]
     if not (answer.cards or board or undriven):
         return Found(problems=answer.problems if _driver_is_loaded(host) else ())
     rows = load_gpus()
@@ -198,12 +198,13 @@ def _row_of(rows: tuple[GpuRow, ...], card: Card) -> GpuRow | None:
 def _accelerator(host: Host, card: Card, row: GpuRow | None) -> Accelerator:
     virtual = _VGPU_NAME.match(card.name)
     unified = row is not None and row.unified
+    pool = _unified_pool(host, row) if row and unified else _own_pool(card, row)
     capability = card.compute_capability or (row.compute_capability if row else None)
     return Accelerator(
         index=0,
         name=card.name or (row.name if row else "NVIDIA GPU"),
         vendor=Vendor.NVIDIA,
-        pool=_unified_pool(host, row) if row and unified else _own_pool(card, row),
+        pool=pool,
         unified=unified,
         backends=backends_of(Vendor.NVIDIA, None, capability),
         architecture=row.architecture if row else None,
@@ -217,6 +218,7 @@ def _accelerator(host: Host, card: Card, row: GpuRow | None) -> Accelerator:
         pci_id=card.pci_id,
         uuid=card.uuid,
         catalog_name=row.name if row else None,
+        usable=pool.total_bytes > 0,
     )
 
 
@@ -419,37 +421,15 @@ def _jetson_row(rows: tuple[GpuRow, ...], board: str, ram_bytes: int) -> GpuRow 
 # Cards without a driver
 
 
-class _Device(Struct, frozen=True):
-    """A display device on the PCI bus, and the kernel driver that holds it."""
-
-    address: str
-    pci_id: str
-    driver: str
-
-
-def _pci_devices(host: Host) -> list[_Device]:
-    folder = "/sys/bus/pci/devices"
-    devices = []
-    for address in host.list_dir(folder)[:1024]:
-        vendor = (host.read_text(f"{folder}/{address}/vendor", 64) or "").strip()
-        if vendor != _VENDOR_ID or not (host.read_text(f"{folder}/{address}/class", 64) or "").startswith("0x03"):
-            continue
-        device = (host.read_text(f"{folder}/{address}/device", 64) or "").strip().removeprefix("0x").lower()
-        uevent = host.read_text(f"{folder}/{address}/uevent", 4096) or ""
-        driver = re.search(r"^DRIVER=(\S+)", uevent, re.MULTILINE)
-        devices.append(_Device(address, f"10de:{device}", driver[1] if driver else ""))
-    return devices
-
-
-def _is_driven(device: _Device, cards: tuple[Card, ...]) -> bool:
+def _is_driven(device: DisplayDevice, cards: tuple[Card, ...]) -> bool:
     """Whether one of the cards is this device; addresses differ in the length of their domain and in case."""
     known = [card.pci_address.lower() for card in cards if card.pci_address]
     if len(known) < len(cards):
         return bool(cards)
-    return any(address[-12:] == device.address.lower()[-12:] for address in known)
+    return not device.address or any(address[-12:] == device.address.lower()[-12:] for address in known)
 
 
-def _without_driver(host: Host, rows: tuple[GpuRow, ...], devices: list[_Device], answer: _Answer) -> Found:
+def _without_driver(host: Host, rows: tuple[GpuRow, ...], devices: list[DisplayDevice], answer: _Answer) -> Found:
     """Cards on the bus that no engine can use: shown, not counted."""
     if not devices:
         return Found()
@@ -465,7 +445,7 @@ def _without_driver(host: Host, rows: tuple[GpuRow, ...], devices: list[_Device]
     return Found(accelerators=tuple(cards), problems=problems, evidence=evidence)
 
 
-def _unusable(device: _Device, row: GpuRow | None) -> Accelerator:
+def _unusable(device: DisplayDevice, row: GpuRow | None) -> Accelerator:
     card = Card(name=row.name if row else f"NVIDIA GPU {device.pci_id}", pci_id=device.pci_id)
     return Accelerator(
         index=0,
@@ -482,7 +462,7 @@ def _unusable(device: _Device, row: GpuRow | None) -> Accelerator:
     )
 
 
-def _missing_driver(host: Host, device: _Device, card: Accelerator) -> Problem:
+def _missing_driver(host: Host, device: DisplayDevice, card: Accelerator) -> Problem:
     if device.driver == "vfio-pci":
         return Problem("nvidia", f"{card.name} is set aside for virtual machines (vfio-pci)", "it is not counted")
     if device.driver in ("nouveau", "nova_core"):
@@ -491,4 +471,6 @@ def _missing_driver(host: Host, device: _Device, card: Accelerator) -> Problem:
     if host.exists("/sys/module/nvidia") and not host.exists("/dev/nvidiactl"):
         hint = "start the container with --gpus all (Docker) or with the NVIDIA device plugin (Kubernetes)"
         return Problem("nvidia", f"{card.name} is not passed into this container", hint)
+    if device.driver == "nvidia":
+        return Problem("nvidia", f"the driver of {card.name} does not answer", "run nvidia-smi to see why")
     return Problem("nvidia", f"{card.name} has no driver", "install the NVIDIA driver, then run nvidia-smi to check")

@@ -15,6 +15,9 @@ _WANTED_LINES = {
 }
 _HIDDEN_VARIABLES = ("KUBERNETES_SERVICE_HOST",)
 
+#: Host names that identify nobody, and whose removal would break what the probe reads.
+_TELLING_NOTHING = ("localhost", "linux", "nvidia", "intel", "amd", "apple", "gpu", "cpu", "host")
+
 _UUID = re.compile(r"\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b")
 _MAC = re.compile(r"(?<![0-9a-fA-F:])(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}(?![0-9a-fA-F:])")
 _LONG_ID = re.compile(r"\b[0-9a-f]{32,64}\b")  # containers, machine-id
@@ -55,12 +58,12 @@ def _personal_words() -> tuple[tuple[re.Pattern[str], str], ...]:
     words = []
     home = str(Path.home())
     if len(home) > 1:
-        words.append((re.compile(re.escape(home)), "~"))
+        words.append((re.compile(re.escape(home) + r"(?![A-Za-z0-9_-])"), "~"))
     user = os.environ.get("USER") or os.environ.get("USERNAME") or ""
     if len(user) > 1:
         words.append((re.compile(rf"(?<=[/\\]){re.escape(user)}(?=[/\\]|$)"), "user"))
     for name in {socket.gethostname(), socket.gethostname().partition(".")[0]}:
-        if len(name) > 1 and name != "localhost":
+        if len(name) > 1 and name.lower() not in _TELLING_NOTHING:
             words.append((re.compile(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])"), "host"))
     return tuple(words)
 

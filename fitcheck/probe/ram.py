@@ -10,14 +10,16 @@ import re
 
 from fitcheck.probe.host import Found, Host, clean, to_int
 from fitcheck.probe.limits import Confinement
-from fitcheck.types import Evidence, Origin, Pool, Problem, Rate
-from fitcheck.units import KIB, format_bytes, format_rate
+from fitcheck.types import Cpu, Evidence, Machine, Origin, Pool, Problem, Rate
+from fitcheck.units import KIB, format_bytes
 
 _DMI_PROPERTIES = "/run/udev/data/+dmi:id"
 _ARC = "/proc/spl/kstat/zfs/arcstats"
 _BUS_BYTES = 8  # a DIMM is 64 bits wide, ECC bits not counted
 _MOST_MODULES = 256
 _FASTEST_MTS = 20_000
+_SECOND_SOCKET_GAIN = 0.2  # of one socket's bandwidth, for a process that is not spread over sockets by hand
+_SOLDERED = ("soc", "sbc", "embedded")  # kinds of cpus.json whose memory is not the owner's choice
 
 
 def read_ram(host: Host, confinement: Confinement) -> Found:
@@ -42,8 +44,6 @@ def read_ram(host: Host, confinement: Confinement) -> Found:
         evidence.append(Evidence("ram.huge_pages", f"{format_bytes(set_aside)} set aside", "/proc/meminfo"))
     if on_gpus:
         evidence.append(Evidence("ram.on_gpu", format_bytes(on_gpus), "/proc/driver/nvidia/gpus/*/numa_status"))
-    if speed is not None:
-        evidence.append(Evidence("ram.bandwidth", format_rate(speed.per_s), speed.source))
     return Found(ram=Pool(total, free, usable, speed), evidence=tuple(evidence))
 
 
@@ -186,3 +186,36 @@ def _bus_bytes(modules: list[tuple[str, int, int]]) -> int:
     if all(channel.startswith("module ") for channel in widest) and len(widest) > 2:
         return 2 * _BUS_BYTES + narrow // 8  # unlabelled slots: a desktop's four modules sit on two channels
     return sum(widest.values()) + narrow // 8
+
+
+def tabled_bandwidth(machine: Machine) -> Rate | None:
+    """Peak bandwidth by the tables, in bytes/s: that of the GPU which shares this memory, or the processor's with every
+    channel filled, which is an assumption where modules can be exchanged."""
+    shared = (card.pool.bandwidth for card in machine.accelerators if card.unified and card.pool.bandwidth is not None)
+    from_gpu = next(shared, None)
+    if from_gpu is not None:
+        return from_gpu
+    from fitcheck.probe.hardware import find_cpu
+
+    processor = find_cpu(machine.cpu.name)
+    if processor is None:
+        return None
+    row = processor.row
+    origin = Origin.CATALOG if row.kind in _SOLDERED else Origin.ASSUMED
+    sockets = _sockets_with_memory(machine.cpu)
+    source = f"{row.name}: {row.channels} channels of {row.memory_type} at {row.rate_mts} MT/s, all filled"
+    return Rate(row.bandwidth_per_s * sockets, origin, source)
+
+
+def for_one_process(rate: Rate, cpu: Cpu) -> Rate:
+    """What one process reaches of the bandwidth of all sockets: little more than one socket's."""
+    sockets = _sockets_with_memory(cpu)
+    if sockets == 1:
+        return rate
+    share = (1 + _SECOND_SOCKET_GAIN) / sockets
+    return Rate(rate.per_s * share, rate.origin, f"{rate.source}; one process on {sockets} sockets reaches {share:.0%}")
+
+
+def _sockets_with_memory(cpu: Cpu) -> int:
+    """Sockets of virtual machines are fiction unless they have NUMA nodes to go with them."""
+    return max(1, min(cpu.sockets, cpu.numa_nodes))
