@@ -17,7 +17,8 @@ class Traits(Struct, frozen=True):
     """One architecture. The defaults are those of Llama.
 
     ``norm``: RMS_NORM or NORM (layer norm); ``norm_bias`` and ``norm_weight``: what it carries. ``qk_norm``: the kind
-    of norm over Q and K. ``pre_norm`` / ``post_norm``: norms before and after attention and feed-forward;
+    of norm over Q and K; ``always_norms_qk``: even where its weights are all ones;
+    ``norms_rotated``: after rope. ``pre_norm`` / ``post_norm``: norms before and after attention and feed-forward;
     ``post_norm_first``: the one after attention comes before the last layer's rows are gathered.
     ``parallel``: attention and feed-forward read the same input; the word order is that of the sum (a: attention, f:
     feed-forward, x: the layer's input). ``parallel_norm``: the feed-forward has a norm of its own.
@@ -25,22 +26,26 @@ class Traits(Struct, frozen=True):
     ``qkv``: split, fused (one tensor) or flat (norms run over whole projections).
     ``rope``: all layers, none, windows (only layers with a window, if the model has any), windows_or_dense (the dense
     layers too) or three_of_four. ``positions``: positions per token, 0 without a position input. ``windows``: the
-    engine keeps the sliding window. ``attention_scale``: an input with one factor per token;
-    ``scales_unrotated_q``: only layers without rope use it. ``sub_norms``: norms before both output projections.
-    ``dense``: split, or fused (gate and up in one tensor). ``squares``: the activation is relu squared.
+    engine keeps the sliding window. ``deep_inputs``: parts of the embedding that the first layers add to their result
+    (images). ``attention_scale``: an input with one factor per token; ``scales_unrotated_q``: only layers without rope
+    use it. ``sub_norms``: norms before both output projections.
+    ``host_output``:
+    the output matrix is the embedding on the host. ``dense``: split, or fused (gate and up in one tensor). ``squares``: the activation is relu squared.
     ``gating``: softmax, sigmoid, softmax_of_chosen or by_bias (sigmoid where experts have a selection bias).
     ``normalises_weights``: whether the chosen experts' weights are made to add up to one (None: as the model says);
     ``scales_weights``: whether they are scaled, where the model does not say.
     ``weighs_input``: experts get their input weighted (Llama 4). ``fused_experts``: gate and up in one tensor.
     ``divides_shared_gate``: Qwen2-MoE's spelling of a sigmoid. ``repeats_delta_heads``: Qwen3-Next.
-    ``late``: all rows go through the last layer and stay: the normed or the raw state. ``pooling``: of an embedding model, where
-    the shape does not say: cls or mean. ``family``: whose graph it is.
+    ``late``: all rows go through the last layer and stay: the normed or the raw state.
+    ``pooling``: of an embedding model, where the shape does not say: cls or mean. ``family``: whose graph it is.
     """
 
     norm: str = "RMS_NORM"
     norm_bias: bool = False
     norm_weight: bool = True
     qk_norm: str = "RMS_NORM"
+    always_norms_qk: bool = False
+    norms_rotated: bool = False
     pre_norm: bool = True
     post_norm: bool = False
     post_norm_first: bool = False
@@ -52,10 +57,12 @@ class Traits(Struct, frozen=True):
     positions: int = 1
     windows: bool = False
     scaled_embedding: bool = False
+    deep_inputs: int = 0
     normed_embedding: bool = False
     attention_scale: bool = False
     scales_unrotated_q: bool = False
     sub_norms: bool = False
+    host_output: bool = False
     dense: str = "split"
     squares: bool = False
     gating: str = "softmax"
@@ -79,6 +86,8 @@ class Traits(Struct, frozen=True):
 
     def biases_choice(self, spec: MixtureOfExperts) -> bool:
         """Whether a bias is added to what experts are chosen by."""
+        if self.gating == "softmax_of_chosen":  # there the router itself has a bias
+            return False
         return spec.router_bias or (self.gating == "by_bias" and spec.gating == "sigmoid")
 
     def normalises(self, spec: MixtureOfExperts) -> bool:
@@ -109,22 +118,25 @@ def _same(names: str, traits: Traits) -> dict[str, Traits]:
 ARCHITECTURES: dict[str, Traits] = {
     **_same(
         "llama qwen2 qwen3 qwen3moe ernie4_5 ernie4_5-moe internlm2 arcee seed_oss exaone xverse baichuan orion "
-        "hunyuan-dense hunyuan-moe deci refact codeshell",
+        "deci refact codeshell",
         _LLAMA,
     ),
     "mistral3": Traits(attention_scale=True),
+    **_same("hunyuan-dense hunyuan-moe", Traits(norms_rotated=True)),
     "smollm3": Traits(rope="three_of_four"),
     **_same("granite granitemoe minicpm", Traits(scaled_embedding=True)),
     "chatglm": Traits(dense="fused"),
     "qwen2moe": Traits(normalises_weights=False, divides_shared_gate=True),
-    **_same("qwen2vl qwen3vl qwen3vlmoe hunyuan-vl", Traits(positions=4)),
+    "qwen2vl": Traits(positions=4),
+    "hunyuan-vl": Traits(positions=4, norms_rotated=True),
+    **_same("qwen3vl qwen3vlmoe", Traits(positions=4, deep_inputs=3)),
     "olmo": Traits(norm="NORM", norm_weight=False),
     "olmo2": replace(_SANDWICH, pre_norm=False, qkv="flat", windows=True),
     "olmoe": Traits(qkv="flat", normalises_weights=False),
     "exaone4": replace(_SANDWICH, pre_norm=False, rope="windows", windows=True),
     "exaone-moe": replace(_SIGMOID, rope="windows", windows=True),
     "apertus": _LLAMA,
-    "bitnet": Traits(sub_norms=True),
+    "bitnet": Traits(sub_norms=True, host_output=True),
     "nanbeige": _LLAMA,
     "phi2": replace(_LAYER_NORM, parallel="afx"),
     "phi3": Traits(qkv="fused", dense="fused", residual_first="f"),
@@ -161,7 +173,8 @@ ARCHITECTURES: dict[str, Traits] = {
         post_norm=True, post_norm_first=True, scaled_embedding=True, windows=True, rope="three_of_four",
         gating="sigmoid", normalises_weights=None, scales_weights=True,
     ),
-    "muse-glimmer": Traits(post_norm=True, post_norm_first=True, normed_embedding=True, windows=True, rope="windows"),
+    "muse-glimmer": Traits(
+        always_norms_qk=True, post_norm=True, post_norm_first=True, normed_embedding=True, windows=True, rope="windows"),
     "laguna": replace(_SIGMOID, windows=True),
     "step35": replace(_SIGMOID, windows=True, late="raw"),
     "mimo2": Traits(windows=True, gating="sigmoid"),

@@ -14,7 +14,8 @@ def attention(g: ModelGraph, il: int, x: Tensor, spec: Attention, caches: dict[b
     """Projections, norms, rotation, the cache and the output projection of one layer."""
     traits = g.traits
     q, k, v = projections(g, il, x, spec)
-    q, k = normed_q_and_k(g, il, q, k, spec)
+    if not traits.norms_rotated:
+        q, k = normed_q_and_k(g, il, q, k, spec)
     if traits.qkv == "flat":
         q = g.reshape(q, spec.head_dim, spec.n_heads, g.tokens)
         k = g.reshape(k, spec.head_dim, spec.n_kv_heads, g.tokens)
@@ -22,6 +23,8 @@ def attention(g: ModelGraph, il: int, x: Tensor, spec: Attention, caches: dict[b
     rotated = g.rotates(il)
     if rotated:
         q, k = rope(g, q), rope(g, k)
+    if traits.norms_rotated:
+        q, k = normed_q_and_k(g, il, q, k, spec)
     if g.attention_scale is not None and (not rotated or not traits.scales_unrotated_q):
         q = g.mul(q, g.attention_scale)
     gate = _gate(g, il, x, spec)
@@ -53,7 +56,7 @@ def projections(g: ModelGraph, il: int, x: Tensor, spec: Attention) -> tuple[Ten
 
 def normed_q_and_k(g: ModelGraph, il: int, q: Tensor, k: Tensor, spec: Attention) -> tuple[Tensor, Tensor]:
     """Q and K after their norms, where the layer has them."""
-    if not spec.qk_norm:
+    if not spec.qk_norm and not g.traits.always_norms_qk:
         return q, k
     kind = g.traits.qk_norm
     q, k = g.same(kind, q), g.same(kind, k)

@@ -45,13 +45,15 @@ class Decoder:
     def build(self) -> None:
         """Embedding, every layer, head."""
         g, traits = self.g, self.g.traits
-        x = g.embed(traits.scaled_embedding)
+        x = g.embed()
         if traits.normed_embedding:
             x = g.rms(x)
         if g.shape.learned_positions:
             x = g.add(x, g.host_rows(g.positions, g.d))
         for il in range(len(g.layers)):
             x = self._layer(il, x)
+            if il < traits.deep_inputs:
+                x = g.add(x, g.deep_part())
         self._head(x)
 
     def _layer(self, il: int, x: Tensor) -> Tensor:
@@ -63,7 +65,8 @@ class Decoder:
         if isinstance(layer.mixer, NoMixer):
             return self._without_mixer(il, x)
         normed = g.norm(x, il, "attn_norm") if traits.pre_norm else x
-        y = self._mix(il, normed, layer.mixer)
+        own_norm = traits.parallel and layer.norms > 1 and not traits.parallel_norm
+        y = self._mix(il, g.norm(x, il, "attn_norm_2") if own_norm else normed, layer.mixer)
         if traits.parallel:
             return self._parallel(il, x, normed, y)
         if traits.post_norm and traits.post_norm_first:

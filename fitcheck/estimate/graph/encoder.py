@@ -24,7 +24,7 @@ class Encoder:
     def build(self) -> None:
         """Embeddings of tokens, types and positions, layers, pooling."""
         g = self.g
-        x = self._embedded() if not g.traits.pre_norm else g.embed(g.traits.scaled_embedding)
+        x = self._embedded() if not g.traits.pre_norm else g.embed()
         for il in range(len(g.layers)):
             x = self._layer(il, x)
         if g.traits.pre_norm:

@@ -83,7 +83,7 @@ def _route(g: ModelGraph, il: int, logits: Tensor, spec: MixtureOfExperts) -> tu
     """Which experts, and their weights [1, chosen, tokens]."""
     traits = g.traits
     used, tokens, n = spec.experts_per_token, logits.ne[1], spec.n_experts
-    if spec.bias and traits.gating == "softmax_of_chosen":
+    if spec.router_bias and not traits.biases_choice(spec):
         logits = g.vector("ADD", il, "ffn_gate_inp_b", logits)
     gating = traits.gating_of(spec)
     if gating == "softmax":

@@ -17,8 +17,8 @@ SPARSE_LAYERS = 10  # gemma3n: layers whose activations are cut by their statist
 
 
 def _per_layer_width(g: ModelGraph) -> int:
-    """Numbers per layer and token that the per-layer table holds."""
-    return g.shape.per_layer_embedding_params // (g.vocab * len(g.layers))
+    """Numbers per layer and token that the per-layer table holds; it may have a few rows less than the vocabulary."""
+    return round(g.shape.per_layer_embedding_params / (g.vocab * len(g.layers)))
 
 
 def _per_layer_inputs(g: ModelGraph, x: Tensor, width: int) -> Tensor:
@@ -94,7 +94,7 @@ class Gemma4:
         beside = dense(g, il, g.norm(x, il, "ffn_norm"), spec.dense_parallel or 0)
         beside = g.norm(beside, il, "post_ffw_norm_1")
         normed = g.norm(x, il, "pre_ffw_norm_2")
-        routed = g.vector("MUL", il, "ffn_gate_inp", g.scale(g.rms(x)))
+        routed = g.vector("MUL", il, "ffn_gate_inp_s", g.scale(g.rms(x)))
         logits = g.matmul(il, "ffn_gate_inp", spec.n_experts, routed, "f32")
         chosen = g.norm(experts(g, il, normed, spec, logits), il, "post_ffw_norm_2")
         return g.add(beside, chosen)

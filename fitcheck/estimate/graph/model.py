@@ -67,6 +67,7 @@ class ModelGraph(Graph):
         self.expert_layers_on_host = question.cpu_expert_layers if self.gpus else 0
         self._set_batch(question)
         self._set_caches(question)
+        self.deep_rows: Tensor | None = None
         self.positions = self.input("i32", self.tokens * traits.positions)
         self.attention_scale = self.input("f32", 1, 1, self.tokens) if traits.attention_scale else None
 
@@ -110,12 +111,25 @@ class ModelGraph(Graph):
 
     # ---- inputs
 
-    def embed(self, scaled: bool = False) -> Tensor:
-        """Rows of the token embedding, gathered on the host, and the input for embeddings that text leaves unused."""
+    def embed(self) -> Tensor:
+        """Rows of the token embedding, gathered on the host, and the input for embeddings that text leaves unused.
+
+        With deep inputs each row has room for what an image adds to the first layers.
+        """
+        width = self.d * (1 + self.traits.deep_inputs)
         rows = self.host_rows(self.input("i32", self.tokens), self.d)
+        if self.traits.deep_inputs:
+            rows = self.deep_rows = self.op("PAD", "f32", (width, self.tokens), rows)
         self.expand(rows)
-        self.expand(self.input("f32", self.d, self.tokens))
-        return self.expand(self.scale(rows)) if scaled else rows
+        self.expand(self.input("f32", width, self.tokens))
+        if self.traits.deep_inputs:
+            return self.deep_part()
+        return self.expand(self.scale(rows)) if self.traits.scaled_embedding else rows
+
+    def deep_part(self) -> Tensor:
+        """One part of the padded embedding rows."""
+        assert self.deep_rows is not None
+        return self.view(self.deep_rows, (self.d, self.tokens), (self.deep_rows.nb()[1],))
 
     def host_rows(self, ids: Tensor, width: int) -> Tensor:
         """Rows of a table that always lies on the host."""
@@ -196,7 +210,11 @@ class ModelGraph(Graph):
     def logits(self, x: Tensor) -> None:
         """The output matrix over the normalised state, which stays, as the logits do."""
         x.output = True
-        y = self.matmul(self.head, "output", self.vocab, x)
+        if self.traits.host_output:
+            y = self.op("MUL_MAT", "f32", (self.vocab, x.ne[1]), x)
+            self.tied(y, HOST, self.head, "token_embd", (self.d, self.vocab, 1, 1), x.ne[1])
+        else:
+            y = self.matmul(self.head, "output", self.vocab, x)
         if self.shape.lm_head_bias:
             y = self.vector("ADD", self.head, "output", y)
         y.output = True

@@ -163,6 +163,7 @@ class Graph:
         self.copies_weights = gpus > 0 and HOST in layer_devices
         self.nodes: list[Tensor] = []
         self.inputs: list[Tensor] = []
+        self._host_weights: dict[tuple[int, str, str], Tensor] = {}
 
     # ---- order
 
@@ -221,12 +222,18 @@ class Graph:
         """Tie ``node`` to a weight on ``device``; a host weight is copied to the GPU for ``rows`` >= 32."""
         node.home = device
         if device == HOST and self.gpus and copied:
-            weight = self.stored(type_ or self.weight_type(layer, name), HOST, *ne)
+            weight = self._host_weight((layer, name, node.op), ne, type_)
             first = node.op in ("MUL_MAT", "MUL_MAT_ID", "GET_ROWS")
             node.sources = (weight, *node.sources) if first else (*node.sources, weight)
             if rows >= OFFLOAD_BATCH and not node.host_only:
                 node.home = 1
         return node
+
+    def _host_weight(self, key: tuple[int, str, str], ne: Dims, type_: str) -> Tensor:
+        """The weight that ``key`` (layer, name, operation) names: the same tensor each time it is used."""
+        if key not in self._host_weights:
+            self._host_weights[key] = self.stored(type_ or self.weight_type(key[0], key[1]), HOST, *ne)
+        return self._host_weights[key]
 
     def matmul(self, layer: int, name: str, width: int, x: Tensor, type_: str = "") -> Tensor:
         """``weight [x.ne0, width] @ x``."""

@@ -15,7 +15,12 @@ from fitcheck.estimate.graph.tensors import HOST
 if TYPE_CHECKING:
     from fitcheck.estimate.buffers import BufferQuestion
 
-_BUILDERS = {"decoder": Decoder, "encoder": Encoder, "gemma3n": Gemma3n, "gemma4": Gemma4}
+_BUILDERS: dict[str, type[Decoder] | type[Encoder] | type[Gemma3n] | type[Gemma4]] = {
+    "decoder": Decoder,
+    "encoder": Encoder,
+    "gemma3n": Gemma3n,
+    "gemma4": Gemma4,
+}
 
 
 def planned_bytes(question: BufferQuestion) -> tuple[int, ...] | None:
