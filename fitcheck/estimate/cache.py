@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from fitcheck.estimate.quantize import CUDA_ROW_STEP, Quantizations
+from fitcheck.estimate.quantize import CUDA_ROW_STEP, GPU_STEP, Quantizations
 from fitcheck.estimate.tensors import OVERLAPPED_RATIO, PLAIN, Layout
 from fitcheck.types import (
     Attention,
@@ -98,9 +98,11 @@ class _Cache:
     def _rows(self, kv_type: str, elements: int, cells: int, streams: int) -> int:
         size = self._table.kv_row_bytes(kv_type, elements) * cells * streams
         rest = elements % CUDA_ROW_STEP
-        if self._on_cuda and rest and self._table.is_quantised(kv_type):
+        if not self._on_cuda:
+            return size
+        if rest and self._table.is_quantised(kv_type):
             size += self._table.kv_row_bytes(kv_type, CUDA_ROW_STEP - rest)
-        return size
+        return padded(size, GPU_STEP)
 
     def _attention(self, a: Attention) -> int:
         if a.kv_shared or a.kv_fixed:
@@ -194,6 +196,8 @@ def layer_cache_bytes(
     layer: Layer, settings: CacheSettings, hidden: int, table: Quantizations, layout: Layout = PLAIN
 ) -> tuple[int, int, int]:
     """(KV cache on the host, KV cache on a CUDA device, recurrent state) of one layer in bytes."""
+    if not layout.cache:
+        return 0, 0, 0
     host = _Cache(settings, table, layout, on_cuda=False).bytes(layer.mixer)
     quantised = table.is_quantised(settings.type_k) or table.is_quantised(settings.type_v)
     gpu = _Cache(settings, table, layout, on_cuda=True).bytes(layer.mixer) if quantised else host

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from fitcheck.errors import FitcheckError
 from fitcheck.estimate import tensors
@@ -31,6 +32,7 @@ _UNQUANTISED = ("F32", "F16", "BF16")
 HOST_STEP = 32  # bytes to which tensors are padded in host memory
 GPU_STEP = 128  # and on CUDA
 CUDA_ROW_STEP = 512  # elements to which CUDA pads the last row of a quantised tensor (MATRIX_ROW_PADDING)
+VOCABULARY_PADDING = 256  # entries that training may add to a vocabulary to round it
 HEADER_BYTES_PER_TOKEN = 40  # GGUF header: text, score, type and merges of one vocabulary entry
 
 
@@ -217,6 +219,10 @@ class _Typist:
             total = total.plus(self.stored(self._type(matrix), matrix))
         return total
 
+    def type_of(self, matrix: Matrix) -> str:
+        """The type that a tensor ends up in, where ``place`` is at."""
+        return self._table.fitting_type(self._type(matrix), matrix.columns)
+
     def stored(self, type_name: str, matrix: Matrix) -> Bytes:
         """Bytes of one tensor in ``type_name`` or what it falls back to."""
         found = self._made.get((type_name, matrix))
@@ -319,11 +325,10 @@ def _of_mix(model: Model, shape: Shape, quant: str, mix: Mix, layout: Layout, ta
     outer = tensors.outer_tensors(shape, layout)
     typist = _Typist(quant, mix, layout, table, _place(shape, kinds, layout))
     stored_kinds, letters = _layers(shape, kinds, typist)
-    tied = not outer.head
     output_type = layout.output or mix.output if mix.base not in _UNQUANTISED else mix.base
     if mix.base not in _UNQUANTISED and shape.hidden_size % table.blocks[mix.base].elements:
         output_type = "Q8_0"
-    embedding_type = output_type if tied else mix.embedding or mix.base
+    embedding_type = mix.embedding or mix.base if outer.head else output_type
     embedding = typist.stored(embedding_type, outer.embedding)
     tables = NOTHING
     for matrix in outer.tables:
@@ -334,12 +339,12 @@ def _of_mix(model: Model, shape: Shape, quant: str, mix: Mix, layout: Layout, ta
         stored_kinds,
         letters,
         embedding=embedding,
-        head=typist.stored(output_type, outer.head[0]) if outer.head else embedding,
+        head=typist.stored(output_type, outer.head[0]) if outer.head else embedding if outer.tied else NOTHING,
         tables=tables,
         first_layer=typist.part(outer.first_layer),
         beside_output=typist.part(outer.output),
         each_device=typist.part(tensors.rope_factors(shape, layout, model.context_tokens)),
-        tied=tied,
+        tied=outer.tied,
         layout=layout,
         vocabulary=shape.vocab_size,
         unloaded=unloaded,
@@ -418,7 +423,8 @@ def _of_format(shape: Shape, quant: str, form: Format, layout: Layout) -> Stored
     tables = form.quantised == "all"
     head_bits = form.output_bits or (form.bits if tables else 16)
     embedding = size((outer.embedding,), tables)
-    head = _plain(sum(matrix.elements for matrix in outer.head) * head_bits / 8) if outer.head else embedding
+    own_head = _plain(sum(matrix.elements for matrix in outer.head) * head_bits / 8)
+    head = embedding if outer.tied else own_head
     return _assembled(
         quant,
         tuple(kinds),
@@ -429,7 +435,7 @@ def _of_format(shape: Shape, quant: str, form: Format, layout: Layout) -> Stored
         first_layer=size(outer.first_layer, everywhere),
         beside_output=size(outer.output, False),
         each_device=NOTHING,
-        tied=not outer.head,
+        tied=outer.tied,
         layout=layout,
         vocabulary=0,
     )
@@ -461,7 +467,7 @@ def _of_file(model: Model, shape: Shape, file: tuple[Tensor, ...], layout: Layou
             unloaded += size.file
     found: dict[StoredLayer, str] = {}
     letters = "".join(found.setdefault(StoredLayer(*layer), chr(97 + len(found))) for layer in layers)
-    tied = outer["head"] is NOTHING
+    tied = outer["head"] == NOTHING and not shape.no_lm_head
     return _assembled(
         model.file_quant or "",
         tuple(found),
@@ -508,18 +514,65 @@ def _place_in_file(name: str) -> tuple[int | None, str]:
     return None, name
 
 
+def stored_shape(model: Model, table: Quantizations) -> Shape:
+    """The model's shape as files of its architecture hold it: vocabularies padded for training lose the padding.
+
+    Raises FitcheckError ``unknown_shape`` for a model without one.
+    """
+    shape = model.shape
+    if shape is None:
+        raise FitcheckError("unknown_shape", f"the shape of {model.id} is not known", "use a model file or hf: name")
+    stored = table.layout(model.architecture).stored_vocabulary
+    if not stored or shape.vocab_size == stored or model.tensors is not None:
+        return shape
+    return replace(shape, vocab_size=stored) if 0 < shape.vocab_size - stored < VOCABULARY_PADDING else shape
+
+
+def type_of(model: Model, quant: str, table: Quantizations) -> Callable[[int, str], str]:
+    """A function that names the ggml type (lower case) of ``blk.<layer>.<name>.weight`` in a quantisation."""
+    if model.tensors is not None:
+        types = {tensor.name: tensor.type.lower() for tensor in model.tensors}
+        return lambda layer, name: types.get(f"blk.{layer}.{name}.weight", "f16")
+    shape = stored_shape(model, table)
+    layout = table.layout(model.architecture)
+    mix = _mix(model, quant, table)
+    if mix is None:
+        return lambda layer, name: "f16"
+    kinds = [tensors.layer_tensors(kind, shape, layout) for kind in shape.kinds]
+    typist = _Typist(quant, mix, layout, table, _place(shape, kinds, layout))
+    values = feed_forwards = 0
+    places = []
+    for letter in shape.layers:
+        kind = kinds[ord(letter) - 97]
+        places.append((values, feed_forwards, kind))
+        values += _count_values(kind)
+        feed_forwards += bool(kind.ffn or kind.experts)
+
+    def found(layer: int, name: str) -> str:
+        typist.place.value, feed_forward, kind = places[layer]
+        typist.place.layer = layer if typist.place.experts else feed_forward
+        for matrix in kind.mixer + kind.ffn + kind.experts:
+            if matrix.name == name:
+                return typist.type_of(matrix).lower()
+        return "f16"
+
+    return found
+
+
+def _mix(model: Model, quant: str, table: Quantizations) -> Mix | None:
+    return table.own_mixes.get(model.architecture or "", {}).get(quant) or table.mixes.get(quant)
+
+
 def store(model: Model, quant: str, table: Quantizations) -> Stored:
     """``model`` in ``quant`` as an engine stores it; exact for GGUF mixes of architectures that llama.cpp runs.
 
     Raises FitcheckError ``unknown_quant`` for a name that is in no table, ``unknown_shape`` for a model without one.
     """
-    shape = model.shape
-    if shape is None:
-        raise FitcheckError("unknown_shape", f"the shape of {model.id} is not known", "use a model file or hf: name")
+    shape = stored_shape(model, table)
     layout = table.layout(model.architecture)
     if model.tensors is not None and quant in (model.file_quant, None):
         return _of_file(model, shape, model.tensors, layout, table)
-    mix = table.own_mixes.get(model.architecture or "", {}).get(quant) or table.mixes.get(quant)
+    mix = _mix(model, quant, table)
     if mix is not None:
         return _of_mix(model, shape, quant, mix, layout, table)
     form = table.formats.get(quant)

@@ -94,8 +94,10 @@ class Layout(Struct, frozen=True, forbid_unknown_fields=True):
     counted as layers when they are split over devices, never loaded. ``kept``, ``at_least_q8``: names that the mix
     leaves alone or in 8 bits. ``*_extras`` name what ``Shape.extra_params`` and its kin count.
     ``gqa_of_first_layer``: heads are listed per layer, and quantisation rules ask about the first one.
-    ``windows``: False where the engine ignores sliding windows. ``indexer_cache``: elements of K and V per cell that an
-    indexer keeps beside ordinary attention; ``indexer_keys``: how many keys the indexer of latent attention keeps.
+    ``stored_vocabulary``: entries that files keep of a padded vocabulary. ``cache``: False for encoders, which keep
+    nothing. ``windows``: False where the engine ignores sliding windows. ``indexer_cache``: elements of K and V per
+    cell that an indexer keeps beside ordinary attention; ``indexer_keys``: how many keys that of latent attention
+    keeps.
     """
 
     fused_qkv: bool = False
@@ -109,7 +111,9 @@ class Layout(Struct, frozen=True, forbid_unknown_fields=True):
     prediction_layers: int = 0
     gqa_of_first_layer: bool = False
     stacked_experts_only: bool = False
+    cache: bool = True
     windows: bool = True
+    stored_vocabulary: int = 0
     indexer_cache: tuple[int, int] | None = None
     indexer_keys: int = 1
     kept: tuple[str, ...] = ()
@@ -436,10 +440,14 @@ def layer_tensors(layer: Layer, shape: Shape, layout: Layout = PLAIN) -> LayerTe
 
 
 class OuterTensors(Struct, frozen=True):
-    """Tensors outside layers. ``first_layer`` lie beside the first layer, ``output`` beside the output matrix."""
+    """Tensors outside layers. ``first_layer`` lie beside the first layer, ``output`` beside the output matrix.
+
+    ``tied``: the embedding is the output matrix; a model without ``head`` that is not tied has no logits.
+    """
 
     embedding: Matrix
     head: Part
+    tied: bool
     tables: Part
     first_layer: Part
     output: Part
@@ -451,8 +459,8 @@ def outer_tensors(shape: Shape, layout: Layout = PLAIN) -> OuterTensors:
     norms: Part = ()
     for _ in range(shape.final_norms * shape.norm_factor):
         norms += vector("output_norm", hidden)
-    tied = shape.tie_word_embeddings or shape.no_lm_head
-    head = () if tied else (Matrix("output", hidden, shape.vocab_size),)
+    own_head = not (shape.tie_word_embeddings or shape.no_lm_head)
+    head = (Matrix("output", hidden, shape.vocab_size),) if own_head else ()
     output = vector("output.bias", shape.vocab_size if shape.lm_head_bias else 0)
     tables = vector("position_embd", shape.learned_positions * hidden)
     if shape.per_layer_embedding_params:
@@ -473,7 +481,8 @@ def outer_tensors(shape: Shape, layout: Layout = PLAIN) -> OuterTensors:
         extra -= elements(first[:named])
         first = first[:named]
     output += norms + _extras(layout.output_extras, extra, words, "extra")
-    return OuterTensors(Matrix("token_embd", hidden, shape.vocab_size), head, tables, first, output)
+    tied = shape.tie_word_embeddings and not shape.no_lm_head
+    return OuterTensors(Matrix("token_embd", hidden, shape.vocab_size), head, tied, tables, first, output)
 
 
 def rope_factors(shape: Shape, layout: Layout, context_tokens: int) -> Part:
