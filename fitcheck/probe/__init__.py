@@ -140,15 +140,16 @@ class Probing:
 
     def _with_bandwidth(self, machine: Machine) -> Machine:
         """The machine with the best known speed of its memory: reported, measured, or by the tables."""
-        from fitcheck.probe.ram import for_one_process, tabled_bandwidth
+        from fitcheck.probe.ram import for_one_process, speed_problem, tabled_bandwidth
 
         if not machine.ram.total_bytes:
             return machine
         measured = self._measuring.wait(monotonic() + _MEASURE_DEADLINE_S) if self._measuring else None
         rate = measured if isinstance(measured, Rate) else machine.ram.bandwidth or tabled_bandwidth(machine)
+        problem = speed_problem(rate)
+        machine = replace(machine, problems=(*machine.problems, *((problem,) if problem else ())))
         if rate is None:
-            unknown = Problem("ram", "the speed of memory is not known", "pass --bandwidth, such as --bandwidth 50GB/s")
-            return replace(machine, problems=(*machine.problems, unknown))
+            return machine
         rate = for_one_process(rate, machine.cpu)
         found = Evidence("ram.bandwidth", format_rate(rate.per_s), rate.source)
         return replace(machine, ram=replace(machine.ram, bandwidth=rate), evidence=(*machine.evidence, found))

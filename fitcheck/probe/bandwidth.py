@@ -12,29 +12,30 @@ from fitcheck.probe.host import Host, to_int
 from fitcheck.types import Origin, Rate
 
 _MIB = 1024**2
-_CHUNK_BYTES = 4 * _MIB
-_MEASURE_S = 0.09  # reading; filling the buffers takes about as long
-_WINDOW_S = 0.03  # the best stretch of this length counts: other work only ever slows the reading down
+_CHUNK_BYTES = _MIB // 2  # per thread and thread: the more threads, the more seldom each asks for the interpreter
+_MEASURE_S = 0.05  # reading; filling the buffers takes longer
 _LEAST_BYTES = 128 * _MIB
-_MOST_BYTES = 384 * _MIB
+_MOST_BYTES = 256 * _MIB
 _SHARE_OF_FREE = 8  # never take more than an eighth of what is free
 _MOST_THREADS = 32
 _PLAUSIBLE_PER_S = (0.2e9, 5e12)
 
 
 class Plan(Struct, frozen=True):
-    """How to measure: threads and buffer bytes of each."""
+    """How to measure: threads, buffer bytes of each, and how much is read at once."""
 
     threads: int
     buffer_bytes: int
+    chunk_bytes: int
 
 
 def plan(host: Host, threads: int, free_bytes: int) -> Plan | None:
     """Buffers of twice the last-level cache in all, within bounds; None where memory is too short to measure."""
     workers = max(1, min(threads, _MOST_THREADS))
     wanted = min(max(2 * last_level_cache_bytes(host), _LEAST_BYTES), _MOST_BYTES, free_bytes // _SHARE_OF_FREE)
-    each = wanted // workers // _CHUNK_BYTES * _CHUNK_BYTES
-    return Plan(workers, each) if each else None
+    chunk = workers * _CHUNK_BYTES
+    each = wanted // workers // chunk * chunk
+    return Plan(workers, each, chunk) if each else None
 
 
 def last_level_cache_bytes(host: Host) -> int:
@@ -51,11 +52,15 @@ def _cache_size(text: str) -> int:
 
 
 def measure(plan: Plan) -> Rate | None:
-    """Read bandwidth of all threads together, in bytes/s; None where the C library cannot be used."""
+    """Read bandwidth of all threads together, in bytes/s; None where the C library cannot be used.
+
+    Each chunk is timed by the clock of its thread's processor time, which stands still while other programs have the
+    processor, and each thread's median counts: a busy machine is not taken for a slow one.
+    """
     import ctypes
     import mmap
     from threading import Barrier, BrokenBarrierError, Thread
-    from time import perf_counter
+    from time import perf_counter, thread_time
 
     try:
         scan = ctypes.CDLL(None).memchr
@@ -63,45 +68,39 @@ def measure(plan: Plan) -> Rate | None:
     except (OSError, AttributeError, TypeError, ValueError):
         return None
     scan.argtypes, scan.restype = (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t), ctypes.c_void_p
-    finished: list[float] = []  # when each chunk was read, over all threads
+    times: list[list[float]] = [[] for _ in buffers]  # seconds per chunk, by thread
     ready = Barrier(plan.threads)
 
-    def read(buffer: mmap.mmap) -> None:
+    def read(buffer: mmap.mmap, seconds: list[float]) -> None:
         if hasattr(mmap, "MADV_HUGEPAGE"):
             buffer.madvise(mmap.MADV_HUGEPAGE)
         view = ctypes.c_char.from_buffer(buffer)
         start = ctypes.addressof(view)
         ctypes.memset(start, 1, plan.buffer_bytes)  # pages that were never written are all the same page
         try:
-            ready.wait(timeout=2.0)
+            ready.wait(timeout=1.0)
         except BrokenBarrierError:
             return
         end = perf_counter() + _MEASURE_S
         offset = 0
         while perf_counter() < end:
-            scan(start + offset, 0, _CHUNK_BYTES)
-            finished.append(perf_counter())
-            offset = (offset + _CHUNK_BYTES) % plan.buffer_bytes
-        del view
+            before = thread_time()
+            scan(start + offset, 0, plan.chunk_bytes)
+            seconds.append(thread_time() - before)
+            offset = (offset + plan.chunk_bytes) % plan.buffer_bytes
 
-    workers = [Thread(target=read, args=(buffer,), daemon=True) for buffer in buffers]
+    workers = [Thread(target=read, args=pair, daemon=True) for pair in zip(buffers, times, strict=True)]
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(timeout=3.0)
-    per_s = best_window(finished) * _CHUNK_BYTES
+        worker.join(timeout=2.0)
+    per_s = sum(plan.chunk_bytes / median for seconds in times if (median := _median(seconds)) > 0)
     low, high = _PLAUSIBLE_PER_S
     if not low < per_s < high:
         return None
     return Rate(per_s, Origin.MEASURED, f"{plan.threads} threads read {plan.buffer_bytes // _MIB} MiB each")
 
 
-def best_window(times: list[float], window_s: float = _WINDOW_S) -> float:
-    """The most events per second in any stretch of ``window_s``; 0 without events."""
-    ordered = sorted(times)
-    first, most = 0, 0
-    for last, time in enumerate(ordered):
-        while time - ordered[first] > window_s:
-            first += 1
-        most = max(most, last - first)
-    return most / window_s
+def _median(values: list[float]) -> float:
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2] if ordered else 0.0

@@ -236,7 +236,7 @@ def _unified_pool(host: Host, row: GpuRow) -> Pool:
     from fitcheck.probe.ram import read_ram
 
     memory = read_ram(host, read_confinement(host)).ram
-    rate = Rate(row.bandwidth_per_s, Origin.CATALOG, row.source)
+    rate = _tabled(row)
     if memory is None:
         return Pool(0, None, 0, rate)
     return Pool(memory.total_bytes, memory.free_bytes, memory.usable_bytes, rate)
@@ -253,7 +253,11 @@ def _bandwidth(card: Card, row: GpuRow | None) -> Rate | None:
     in_table = row.bandwidth_per_s if row else None
     if by_clock and (not in_table or 1 / _PLAUSIBLE_FACTOR < by_clock / in_table < _PLAUSIBLE_FACTOR):
         return Rate(by_clock, Origin.REPORTED, f"{card.memory_mhz} MHz x 2 x {width} bit")
-    return Rate(in_table, Origin.CATALOG, row.source) if row and in_table else None
+    return _tabled(row) if row else None
+
+
+def _tabled(row: GpuRow) -> Rate:
+    return Rate(row.bandwidth_per_s, Origin.CATALOG, f"table of GPUs: {row.name}")
 
 
 def _link(card: Card, row: GpuRow | None) -> Link | None:

@@ -194,7 +194,7 @@ def tabled_bandwidth(machine: Machine) -> Rate | None:
     shared = (card.pool.bandwidth for card in machine.accelerators if card.unified and card.pool.bandwidth is not None)
     from_gpu = next(shared, None)
     if from_gpu is not None:
-        return from_gpu
+        return Rate(from_gpu.per_s, from_gpu.origin, f"shared with the GPU: {from_gpu.source}")
     from fitcheck.probe.hardware import find_cpu
 
     processor = find_cpu(machine.cpu.name)
@@ -205,6 +205,16 @@ def tabled_bandwidth(machine: Machine) -> Rate | None:
     sockets = _sockets_with_memory(machine.cpu)
     source = f"{row.name}: {row.channels} channels of {row.memory_type} at {row.rate_mts} MT/s, all filled"
     return Rate(row.bandwidth_per_s * sockets, origin, source)
+
+
+def speed_problem(rate: Rate | None) -> Problem | None:
+    """What to tell about a speed that is not known, or only assumed."""
+    if rate is None:
+        return Problem("ram", "the speed of memory is not known", "pass --bandwidth, such as --bandwidth 50GB/s")
+    if rate.origin is not Origin.ASSUMED:
+        return None
+    hint = "pass --bandwidth if modules are fewer or slower, or run fitcheck calibrate"
+    return Problem("ram", f"the speed of memory is assumed: {rate.source}", hint)
 
 
 def for_one_process(rate: Rate, cpu: Cpu) -> Rate:
