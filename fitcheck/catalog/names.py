@@ -26,7 +26,7 @@ _LIKE = 0.6  # how much of the letters two names must share for one to be sugges
 _FILE_ENDING = re.compile(r"(?:-\d{5}-of-\d{5})?\.gguf$")
 _QUANTISATION = re.compile(
     r"(?<![a-z0-9])(?:(?:ud[-_])?(?:i?q|tq)[1-8](?:[-_](?:k|[01]|xxs|xs|s|m|l|xl|nl))*|bf16|fp?16|fp?32|fp8|mxfp[48]|nvfp4"
-    r"|awq|gptq|exl[23]|mlx|bnb|nf4|[2-8]-?bit|int[48]|w[48]a(?:8|16)|qat|gguf|imatrix|i1|safetensors)(?![a-z0-9])"
+    r"|awq|gptq|exl[23]|mlx|(?:unsloth-)?bnb|nf4|[2-8]-?bit|int[48]|w[48]a(?:8|16)|qat|gguf|imatrix|i1|safetensors)(?![a-z0-9])"
 )
 _SPACED_UNIT = re.compile(r"(?<=\d)\s+(?:billion|bn|b)\b")
 _TOKEN = re.compile(
@@ -58,11 +58,15 @@ class Spelling(Struct, frozen=True):
 
 
 class Entry(Struct, frozen=True):
-    """A model with one of its names, and the words of its publisher that this name does not hold."""
+    """A model with one of its names, and the words of its publisher that this name does not hold.
+
+    ``own``: the name is the model's own, which may be cut short; tags and aliases are taken whole.
+    """
 
     model: Model
     spelling: Spelling
     publisher: frozenset[str]
+    own: bool
 
 
 def spell(text: str) -> Spelling:
@@ -96,6 +100,7 @@ def find(text: str, catalog: Catalog) -> Model:
             found = _unique(entry.model for entry in entries if rule(reading, entry))
             if len(found) > 1 and rule is _named_in_part:
                 found = _least_left_out(reading, found)
+            found = _without_bases(found)
             if len(found) == 1:
                 return found[0]
             if found:
@@ -105,13 +110,18 @@ def find(text: str, catalog: Catalog) -> Model:
 
 def _entries(model: Model) -> Iterator[Entry]:
     publisher = {*spell(model.developer).words, *spell((model.hub_repo or "").split("/", 1)[0]).words}
-    for spelling in _spellings(model):
-        yield Entry(model, spelling, frozenset(publisher.difference(spelling.words)))
+    own = _own_spellings(model)
+    for spelling in own:
+        yield Entry(model, spelling, frozenset(publisher.difference(spelling.words)), True)
+    for name in (*model.ollama_tags, *model.aliases):
+        spelling = spell(name)
+        if spelling not in own:
+            yield Entry(model, spelling, frozenset(publisher.difference(spelling.words)), False)
 
 
-def _spellings(model: Model) -> list[Spelling]:
-    """The names of a model as words and numbers; those of its GGUF repositories add nothing to its own."""
-    names = (model.id, model.name, (model.hub_repo or model.id).rsplit("/", 1)[-1], *model.ollama_tags, *model.aliases)
+def _own_spellings(model: Model) -> list[Spelling]:
+    """Id, name and Hub name as words and numbers; the names of GGUF repositories add nothing to them."""
+    names = (model.id, model.name, (model.hub_repo or model.id).rsplit("/", 1)[-1])
     return [spell(name) for name in dict.fromkeys(name.casefold() for name in names)]
 
 
@@ -154,7 +164,7 @@ def _same_but_for_units(asked: Spelling, entry: Entry) -> bool:
 def _named_in_part(asked: Spelling, entry: Entry) -> bool:
     """The same words, with numbers left out that do not tell models apart: active size, revision, or the only size."""
     mine, other = asked.without(entry.publisher).plain(), entry.spelling.plain()
-    if not _same_words(mine, other) or Counter(mine.numbers) - Counter(other.numbers):
+    if not entry.own or not _same_words(mine, other) or Counter(mine.numbers) - Counter(other.numbers):
         return False
     return all(_DETAIL.fullmatch(number) or _SIZE.fullmatch(number) for number in _left_out(mine, other))
 
@@ -181,8 +191,16 @@ def _least_left_out(asked: Spelling, models: list[Model]) -> list[Model]:
 
 def _gap(asked: Spelling, model: Model) -> int:
     """How many numbers of the model's nearest name are left out."""
-    spellings = [spelling for spelling in _spellings(model) if not Counter(asked.numbers) - Counter(spelling.numbers)]
+    spellings = [
+        spelling for spelling in _own_spellings(model) if not Counter(asked.numbers) - Counter(spelling.numbers)
+    ]
     return min((len(_left_out(asked, spelling)) for spelling in spellings), default=len(asked.numbers))
+
+
+def _without_bases(models: list[Model]) -> list[Model]:
+    """Where a base model and its instructed sibling both answer to a name, the sibling is meant."""
+    instructed = {model.params for model in models if "base" not in model.abilities}
+    return [model for model in models if "base" not in model.abilities or model.params not in instructed]
 
 
 def _unique(models: Iterable[Model]) -> list[Model]:
