@@ -244,8 +244,8 @@ def _cpu(facts: _Facts, processor: Processor | None) -> Cpu | None:
     if physical is None:
         return None
     performance = facts.performance
-    if performance is None and processor is not None and processor.physical_cores == physical:
-        performance = processor.performance_cores
+    if performance is None and processor is not None and processor.efficiency_cores:
+        performance = processor.performance_cores if processor.physical_cores == physical else None
     return Cpu(
         name=processor.row.name if processor and processor.row.vendor is Vendor.APPLE else facts.chip or facts.model,
         physical_cores=physical,

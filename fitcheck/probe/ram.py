@@ -127,7 +127,11 @@ def _memory_of_node(host: Host, node: int) -> int:
 def read_module_speed(host: Host) -> Rate | None:
     """Peak bandwidth of the memory modules, in bytes/s, as the firmware reports them to udev; None in virtual machines,
     containers and on systems whose udev is older than 248."""
-    properties = _dmi_properties(host.read_text(_DMI_PROPERTIES) or "")
+    return speed_of_modules(_dmi_properties(host.read_text(_DMI_PROPERTIES) or ""), "udev dmi")
+
+
+def speed_of_modules(properties: dict[str, str], source: str) -> Rate | None:
+    """Peak bandwidth of modules described under udev's names (MEMORY_DEVICE_0_CONFIGURED_SPEED_MTS, ...)."""
     modules = [_module(properties, number) for number in range(min(len(properties), _MOST_MODULES))]
     filled = [module for module in modules if module is not None]
     if not filled:
@@ -138,7 +142,7 @@ def read_module_speed(host: Host) -> Rate | None:
     return Rate(
         per_s=width * speed * 1e6,
         origin=Origin.REPORTED,
-        source=f"udev dmi: {len(filled)} modules {kind} {speed} MT/s, bus {width * 8} bit",
+        source=f"{source}: {len(filled)} modules {kind} {speed} MT/s, bus {width * 8} bit",
     )
 
 
