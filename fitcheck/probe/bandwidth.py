@@ -1,21 +1,20 @@
 """Measure how fast this machine reads its memory, in a fifth of a second, where nothing reports it.
 
 Every thread scans its own buffer with the C library's ``memchr`` (ctypes lets other threads run meanwhile), which reads
-memory as fast as a plain C loop. The buffers together are larger than the last-level cache, else the cache is measured.
+memory as fast as a plain C loop. The buffers are larger than the last-level cache, else the cache would be measured.
 """
 
 from __future__ import annotations
 
 from msgspec import Struct
 
-from fitcheck.probe.host import Host, to_int
+from fitcheck.probe.host import Host, parse_cpu_list, to_int
 from fitcheck.types import Origin, Rate
 
 _MIB = 1024**2
 _CHUNK_BYTES = _MIB // 2  # per thread and thread: the more threads, the more seldom each asks for the interpreter
 _MEASURE_S = 0.05  # reading; filling the buffers takes longer
-_LEAST_BYTES = 128 * _MIB
-_MOST_BYTES = 256 * _MIB
+_BUFFER_BYTES = (32 * _MIB, 128 * _MIB)  # of each thread: least and most
 _SHARE_OF_FREE = 8  # never take more than an eighth of what is free
 _MOST_THREADS = 32
 _PLAUSIBLE_PER_S = (0.2e9, 5e12)
@@ -30,19 +29,26 @@ class Plan(Struct, frozen=True):
 
 
 def plan(host: Host, threads: int, free_bytes: int) -> Plan | None:
-    """Buffers of twice the last-level cache in all, within bounds; None where memory is too short to measure."""
+    """Buffers of twice the thread's share of the last-level cache; None where memory is too short to measure."""
     workers = max(1, min(threads, _MOST_THREADS))
-    wanted = min(max(2 * last_level_cache_bytes(host), _LEAST_BYTES), _MOST_BYTES, free_bytes // _SHARE_OF_FREE)
-    chunk = workers * _CHUNK_BYTES
-    each = wanted // workers // chunk * chunk
-    return Plan(workers, each, chunk) if each else None
+    cache, sharers = last_level_cache(host)
+    least, most = _BUFFER_BYTES
+    each = max(least, min(most, 2 * cache // max(1, min(sharers, workers))))
+    chunk = min(workers * _CHUNK_BYTES, least // 4)
+    if each * workers > free_bytes // _SHARE_OF_FREE:
+        return None
+    return Plan(workers, each // chunk * chunk, chunk)
 
 
-def last_level_cache_bytes(host: Host) -> int:
-    """The largest cache of the first CPU, 0 if unknown."""
+def last_level_cache(host: Host) -> tuple[int, int]:
+    """Bytes of the largest cache of the first CPU, and how many CPUs share it; (0, 1) if unknown."""
     folder = "/sys/devices/system/cpu/cpu0/cache"
-    sizes = (host.read_text(f"{folder}/{name}/size", 64) for name in host.list_dir(folder) if name.startswith("index"))
-    return max((_cache_size(size or "") for size in sizes), default=0)
+    largest = (0, 1)
+    for name in host.list_dir(folder)[:16]:
+        size = _cache_size(host.read_text(f"{folder}/{name}/size", 64) or "")
+        sharers = len(parse_cpu_list(host.read_text(f"{folder}/{name}/shared_cpu_list", 4096)))
+        largest = max(largest, (size, max(1, sharers)))
+    return largest
 
 
 def _cache_size(text: str) -> int:
