@@ -116,11 +116,12 @@ _COUNT_WORDS = {
     "eight": "8",
 }
 _MEMORY = re.compile(
-    r"(?<![\w.-])(\d{1,4}(?:\.\d)?)\s*([gt])(?:i?b)?(?:\s*(?:of\s+)?(?:unified\s+|system\s+)?"
+    r"(?<![\w.-])(?:(\d{1,4}(?:\.\d)?)\s*([gt])i?b|(\d{1,3})\s*(g))(?:\s*(?:of\s+)?(?:unified\s+|system\s+)?"
     r"(?:d?ram|vram|memory|lpddr\dx?|ddr\d|hbm\d?e?)(?:-\d+)?)?(?![\w-])",
     re.IGNORECASE,
 )
-_AND = re.compile(r"\s+\+\s+|\s*[,;&]\s*|\s+(?:with|and|plus)\s+", re.IGNORECASE)
+_SEPARATOR = re.compile(r"\s+\+\s+|\s*[,;&]\s*")
+_WORD_OR_PLUS = re.compile(r"\+|\s+(?:with|and|plus)\s+", re.IGNORECASE)
 _PRODUCT = re.compile(
     r"^(?:apple\s+)?(?:macbook(?:\s+(?:pro|air|neo))?|mac\s+(?:studio|mini|pro)|imac)\s*(?:\d\d\s*(?:\"|-?inch))?\s+"
     r"(?=(?:apple\s+)?m\d)",
@@ -129,12 +130,13 @@ _PRODUCT = re.compile(
 
 
 def _parts(text: str, known: Callable[[str], bool]) -> list[_Part]:
-    """The text cut into parts; a name that ends in a separator itself (``Max+ 395``, ``8480+``) is left whole."""
+    """The text cut into parts; a name that holds a separator itself (``Max+ 395``, ``with Max-Q Design``) is left
+    whole."""
     parts: list[_Part] = []
-    for piece in _AND.split(text):
+    for piece in _SEPARATOR.split(text):
         part = _part(piece)
-        if "+" in part.text and not known(part.text):
-            parts += [_part(half) for half in piece.split("+") if half.strip()]
+        if part.text and not known(part.text):
+            parts += [_part(half) for half in _WORD_OR_PLUS.split(piece) if half.strip()]
         elif part.text or part.memory_gib:
             parts.append(part)
     return parts
@@ -156,7 +158,7 @@ def _part(text: str) -> _Part:
     memory = _MEMORY.search(text)
     memory_gib = None
     if memory is not None:
-        memory_gib = float(memory[1]) * (1024 if memory[2].lower() == "t" else 1)
+        memory_gib = float(memory[1] or memory[3]) * (1024 if (memory[2] or "").lower() == "t" else 1)
         text = f"{text[: memory.start()]} {text[memory.end() :]}"
     return _Part(_PRODUCT.sub("", " ".join(text.split())), count, memory_gib, cpu_only)
 
@@ -357,9 +359,9 @@ def _ram(installed: int, processor: Processor, sockets: int, chip: GpuRow | None
         bandwidth = Rate(chip.bandwidth_per_s, Origin.CATALOG, f"gpus.json: {chip.name}")
     else:
         row = processor.row
-        # A process on several sockets reads little more than its own socket's memory.
-        peak = row.bandwidth_per_s * (1.0 if sockets == 1 else 1.2)
-        bandwidth = Rate(peak, Origin.CATALOG, f"cpus.json: {row.name}, {row.memory_type}-{row.rate_mts}")
+        bandwidth = Rate(
+            row.bandwidth_per_s * sockets, Origin.CATALOG, f"cpus.json: {row.name}, {row.memory_type}-{row.rate_mts}"
+        )
     return Pool(total, max(0, free), max(0, free), bandwidth)
 
 
