@@ -52,6 +52,7 @@ class Architecture(Struct, frozen=True):
     shared_gate: bool = False
     shared_width_of_expert: bool = False  # one shared expert as wide as a routed one, not stated in the file
     dense_beside_experts: bool = False
+    stored_shared_kv: bool = False  # layers that read another cache have K and V weights all the same
     layers_with_cache: int | None = None  # the first ones; later layers read their caches
     learned_positions: bool = False
     embedding: bool = False  # no output matrix
@@ -99,8 +100,12 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gemma": Architecture(),
     "gemma2": Architecture(norms=4, windows=Windows(period=2, tokens=4096)),
     "gemma3": Architecture(norms=4, qk_norm="per_head", windows=Windows(period=6)),
-    "gemma3n": Architecture(norms=4, qk_norm="per_head", layers_with_cache=20, windows=Windows(period=5)),
-    "gemma4": Architecture(norms=4, qk_norm="per_head", dense_beside_experts=True, windows=Windows()),
+    "gemma3n": Architecture(
+        norms=4, qk_norm="per_head", layers_with_cache=20, stored_shared_kv=True, windows=Windows(period=5)
+    ),
+    "gemma4": Architecture(
+        norms=4, qk_norm="per_head", dense_beside_experts=True, stored_shared_kv=True, windows=Windows()
+    ),
     "gemma-embedding": Architecture(norms=4, qk_norm="per_head", windows=Windows(period=6), embedding=True),
     "llama4": Architecture(shared_width_of_expert=True, windows=Windows(period=4, tokens=8192, fixed=True)),
     "gpt-oss": Architecture(

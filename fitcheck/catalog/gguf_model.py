@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 from fitcheck.catalog.gguf import FILE_TYPES, GUESSED, Header, elements, read_header, tensor_bytes
 from fitcheck.catalog.gguf_architectures import ARCHITECTURES
 from fitcheck.catalog.gguf_shape import shape_from_gguf
 from fitcheck.catalog.source import LocalSource, clean, unreadable
+from fitcheck.estimate.tensors import parameters
 from fitcheck.types import CountedMixer, Model, PublishedFile, Shape, Tensor
 
 MAX_PARTS = 1000
@@ -73,7 +73,9 @@ def model_from_headers(headers: list[Header], source: str, projector: Header | N
     shape = shape_from_gguf(architecture, first.metadata, _n_vocab(first, architecture, tensors), tensors)
     bodies, heads = _split_off_prediction(tensors, shape)
     known = architecture in ARCHITECTURES
-    params = sum(elements(tensor.dims) for tensor in bodies)
+    exact = shape is not None and known and not _has_counted(shape)
+    held = sum(elements(tensor.dims) for tensor in bodies)
+    params, active = parameters(shape) if shape is not None else (held, held)
     towers = {"mtp": sum(elements(tensor.dims) for tensor in heads)} if heads else {}
     files = [_file(headers, first, bodies, architecture)]
     vision = projector.tensors if projector is not None else inside
@@ -87,7 +89,7 @@ def model_from_headers(headers: list[Header], source: str, projector: Header | N
         name=clean(title, 100),
         shape=shape,
         params=params,
-        params_active=_active(bodies, shape, params),
+        params_active=active,
         architecture=architecture,
         family=clean(first.text("general.basename") or "", 100),
         developer=clean(first.text("general.organization") or "", 100),
@@ -97,7 +99,7 @@ def model_from_headers(headers: list[Header], source: str, projector: Header | N
         native_dtype=files[0].quant,
         tower_params=towers,
         files=tuple(files),
-        grade="A" if known and shape is not None and not _has_counted(shape) else "C",
+        grade="A" if exact else "C",
         note=_note(architecture, shape, known),
         tensors=tensors,
         file_quant=files[0].quant,
@@ -152,30 +154,6 @@ def _split_off_prediction(
 def _layer_of(name: str) -> int | None:
     parts = name.split(".", 2)
     return int(parts[1][:4]) if parts[0] == "blk" and len(parts) == 3 and parts[1].isdecimal() else None
-
-
-def _active(tensors: Iterable[Tensor], shape: Shape | None, params: int) -> int:
-    """Parameters read per token: of routed experts the routed share, no rows of lookup tables, a tied embedding as the
-    output matrix."""
-    looked_up = {"token_embd.weight", "position_embd.weight", "per_layer_token_embd.weight", "token_types.weight"}
-    if shape is None:
-        return params
-    if shape.tie_word_embeddings:
-        looked_up.discard("token_embd.weight")
-    shares = [_routed_share(layer.ffn) for layer in shape.each_layer()]
-    active = 0.0
-    for tensor in tensors:
-        if tensor.name in looked_up:
-            continue
-        layer = _layer_of(tensor.name)
-        routed = layer is not None and "_exps." in tensor.name and layer < len(shares)
-        active += elements(tensor.dims) * (shares[layer or 0] if routed else 1)
-    return round(active) * shape.num_loops
-
-
-def _routed_share(ffn: object) -> float:
-    n_experts = getattr(ffn, "n_experts", 0)
-    return min(1.0, getattr(ffn, "experts_per_token", 0) / n_experts) if n_experts else 1.0
 
 
 def _file(headers: list[Header], first: Header, bodies: tuple[Tensor, ...], architecture: str) -> PublishedFile:

@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from fitcheck.catalog.gguf_architectures import ARCHITECTURES, Architecture
-from fitcheck.estimate.tensors import elements, layer_tensors
+from fitcheck.estimate.tensors import Layout, elements, layer_tensors
 from fitcheck.types import (
     Attention,
     CompressedAttention,
@@ -44,10 +44,11 @@ _UNKNOWN = Architecture()
 _NORMS = frozenset(
     (
         *("attn_norm", "attn_norm_2", "ffn_norm", "post_attention_norm", "post_ffw_norm", "attn_output_norm"),
-        *("layer_output_norm", "attn_sub_norm", "post_norm"),
+        *("layer_output_norm", "post_ffw_norm_1", "pre_ffw_norm_2", "post_ffw_norm_2"),
     )
 )
-_TABLES = frozenset(("token_embd", "output", "position_embd", "output_norm", "per_layer_token_embd"))
+_COUNTED_OUTSIDE = ("token_embd.weight", "output.", "position_embd.", "output_norm.", "per_layer_token_embd.")
+_NO_PARAMETERS = ("rope_", "layer_output_scale")  # numbers of a file that no model counts as parameters
 
 Dims = dict[str, tuple[int, ...]]  # tensor name without "blk.N." -> dimensions, fastest first
 
@@ -107,7 +108,7 @@ def shape_from_gguf(
     outside, blocks = _by_layer(tensors, n_layers)
     layers = [_Listed(blocks[i], sizes, i, windows[i], i >= shared_from).layer() for i in range(n_layers)]
     shape = _shape(layers, **_outside_listed(outside, blocks, row, sizes, hidden, n_vocab))
-    return _with_rest(shape, layers, blocks)
+    return _with_rest(shape, layers, blocks, Layout(stored_shared_kv=row.stored_shared_kv))
 
 
 def described_shape(row: Architecture, metadata: Mapping[str, Any], n_vocab: int) -> Shape | None:
@@ -125,20 +126,20 @@ def _described_shape(row: Architecture, sizes: Sizes, n_vocab: int) -> Shape | N
     return _shape(layers, **_outside_described(row, sizes, hidden, n_vocab))
 
 
-def _with_rest(shape: Shape, layers: list[Layer], blocks: list[Dims]) -> Shape:
+def _with_rest(shape: Shape, layers: list[Layer], blocks: list[Dims], layout: Layout) -> Shape:
     """Count what a layer has beyond its form, so that the parameters are those of the file."""
-    modelled = {layer: _modelled(layer, shape) for layer in shape.kinds}
+    modelled = {layer: _modelled(layer, shape, layout) for layer in shape.kinds}
     counted = []
     for layer, block in zip(layers, blocks, strict=True):
-        found = _elements(dims for name, dims in block.items() if not name.startswith("rope_"))
+        found = _elements(dims for name, dims in block.items() if not name.startswith(_NO_PARAMETERS))
         counted.append(replace(layer, extra_params=max(0, found - modelled[layer])))
     whole = _shape(counted, hidden_size=shape.hidden_size, vocab_size=shape.vocab_size)
     return replace(shape, kinds=whole.kinds, layers=whole.layers)
 
 
-def _modelled(layer: Layer, shape: Shape) -> int:
-    """Parameters that the form of a layer accounts for."""
-    parts = layer_tensors(layer, shape)
+def _modelled(layer: Layer, shape: Shape, layout: Layout) -> int:
+    """Elements that the form of a layer accounts for."""
+    parts = layer_tensors(layer, shape, layout)
     return elements(parts.mixer) + elements(parts.ffn) + elements(parts.experts)
 
 
@@ -243,7 +244,7 @@ def _attention(sizes: Sizes, layer: int, window: int | None, shared: bool, trait
     )
 
 
-def _latent(sizes: Sizes, layer: int, window: int | None, indexed: bool) -> Mixer:
+def _latent(sizes: Sizes, layer: int, window: int | None, indexed: bool, gate: str | None = None) -> Mixer:
     """Latent attention; a file of before absorbed matrices makes llama.cpp cache whole keys and values instead."""
     heads = sizes.get("attention.head_count", layer=layer)
     rope = sizes.get("rope.dimension_count")
@@ -258,6 +259,7 @@ def _latent(sizes: Sizes, layer: int, window: int | None, indexed: bool) -> Mixe
         v_head_dim=sizes.get("attention.value_length_mla"),
         q_lora_rank=sizes.get("attention.q_lora_rank") or None,
         indexer=Indexer(n_indexers, sizes.get("attention.indexer.key_length")) if indexed and n_indexers else None,
+        gate=gate,
     )
 
 
@@ -323,12 +325,13 @@ def _delta_net(sizes: Sizes) -> Mixer:
     )
 
 
-def _kimi_delta(sizes: Sizes, layer: int, full_rank_gate: bool) -> Mixer:
+def _kimi_delta(sizes: Sizes, layer: int, full_rank_gate: bool = False, full_rank_decay: bool = False) -> Mixer:
     return KimiDelta(
         n_heads=sizes.get("attention.head_count", layer=layer),
         head_dim=sizes.get("kda.head_dim"),
         conv_kernel=sizes.get("ssm.conv_kernel"),
         full_rank_gate=full_rank_gate,
+        full_rank_decay=full_rank_decay,
     )
 
 
@@ -373,11 +376,13 @@ class _Listed:
         if self._has("attn_compressor_kv") or sizes.array("attention.compress_ratios") is not None:
             return _compressed(sizes, index)
         if self._has("attn_kv_a_mqa"):
-            return _latent(sizes, index, self._window, self._has("indexer.attn_k"))
+            return _latent(
+                sizes, index, self._window, self._has("indexer.attn_k"), "full" if self._has("attn_gate") else None
+            )
         if self._has("shortconv.conv"):
             return _short_convolution(sizes)
         if self._has("ssm_conv1d_q"):
-            return _kimi_delta(sizes, index, self._has("ssm_g"))
+            return _kimi_delta(sizes, index, self._has("ssm_g"), self._has("ssm_f"))
         if self._has("ssm_conv1d"):
             return self._state_space()
         if self._has("attn_output"):
@@ -495,15 +500,17 @@ def _outside_listed(
     embedding = outside.get("token_embd.weight", ())
     per_layer = _elements([outside.get("per_layer_token_embd.weight", (0,))])
     positions = outside.get("position_embd.weight", ())
-    rest = [size for name, size in outside.items() if name.split(".")[0] not in _TABLES and "rope" not in name]
-    biased = any("attn_norm.bias" in block or "attn_output_norm.bias" in block for block in blocks)
     pooled = row.embedding or sizes.has("pooling_type")
+    final = "output_norm" if "output_norm.weight" in outside or not pooled else "token_embd_norm"
+    counted = (*_COUNTED_OUTSIDE, final)
+    rest = [size for name, size in outside.items() if not name.startswith((*counted, *_NO_PARAMETERS))]
+    biased = any("attn_norm.bias" in block or "attn_output_norm.bias" in block for block in blocks)
     return {
         "hidden_size": hidden,
         "vocab_size": embedding[1] if len(embedding) == 2 else n_vocab,
         "tie_word_embeddings": "output.weight" not in outside and not pooled,
-        "norm_factor": 2 if biased or "output_norm.bias" in outside else 1,
-        "final_norms": int("output_norm.weight" in outside),
+        "norm_factor": 2 if biased or f"{final}.bias" in outside else 1,
+        "final_norms": int(f"{final}.weight" in outside),
         "no_lm_head": "output.weight" not in outside and pooled,
         "lm_head_bias": "output.bias" in outside,
         "learned_positions": positions[1] if len(positions) == 2 else 0,
@@ -557,7 +564,7 @@ class _Described:
             "mamba1": _mamba1(sizes, inner_norms=row.recurrent_layers != "all"),
             "mamba2": _mamba2(sizes, norm=row.recurrent_layers != "beside_attention"),
             "gdn": _delta_net(sizes),
-            "kda": _kimi_delta(sizes, index, full_rank_gate=False),
+            "kda": _kimi_delta(sizes, index),
             "shortconv": _short_convolution(sizes),
             "lightning": _lightning(sizes, index),
         }
