@@ -31,6 +31,14 @@ class Session:
         self.on = on
         self.corrections = (ram_bytes, vram_bytes, bandwidth_per_s)
 
+    @classmethod
+    def of(cls, machine: Machine | None) -> Session:
+        """A session on a machine that is at hand; None is this one."""
+        session = cls()
+        if machine is not None:
+            session.__dict__["machine"] = machine
+        return session
+
     @cached_property
     def machine(self) -> Machine:
         """The machine that is meant: this one, or the one that ``--on`` names."""

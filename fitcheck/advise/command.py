@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fitcheck.types import Fit, Model, PlacementKind
+from fitcheck.types import Fit, Model
 
 #: What most publishers and guides ship, Ollama's tags among them. Below it quality falls fast.
 COMMON_QUANT = "Q4_K_M"
@@ -11,14 +11,17 @@ _LLAMA_CPP = {"llama.cpp", "ollama", "lmstudio"}
 
 
 def command(model: Model, fit: Fit) -> str:
-    """The command that runs ``model`` as ``fit`` says, or the address of a page where there is no command."""
+    """The command that runs ``model`` as ``fit`` says, or the address of a page where there is no command.
+
+    Where layers and experts go is left out: llama.cpp and Ollama find that themselves, ``explain`` shows the flags.
+    """
     if fit.runtime not in _LLAMA_CPP or model.path:
         return fit.command
     if model.ollama_tags and fit.runtime != "lmstudio" and _is_what_the_tag_holds(fit.quant):
         return f"ollama run {model.ollama_tags[0]}"
     repo = _gguf_repo(model, fit.quant)
     if repo and fit.runtime == "llama.cpp":
-        return " ".join((f"llama-server -hf {repo}{_suffix(fit.quant)}", *_flags(fit)))
+        return f"llama-server -hf {repo}{_suffix(fit.quant)} -c {fit.context_tokens}"
     return _HUB + (repo or model.hub_repo or "") if repo or model.hub_repo else ""
 
 
@@ -35,10 +38,3 @@ def _gguf_repo(model: Model, quant: str) -> str | None:
 
 def _suffix(quant: str) -> str:
     return "" if quant.startswith("MXFP4") else f":{quant}"
-
-
-def _flags(fit: Fit) -> tuple[str, ...]:
-    """The context, and the placement where the engine would not find it by itself."""
-    if fit.placement.kind is PlacementKind.SPLIT:
-        return fit.placement.flags
-    return ("-c", str(fit.context_tokens))

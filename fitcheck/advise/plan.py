@@ -19,13 +19,13 @@ _MOST_CARDS = 8
 
 class Candidate(Struct, frozen=True):
     """A machine that could be bought: its kind, what to call it (as ``--on`` takes it), its memory, and how to get
-    it."""
+    it (None for a name that means several things)."""
 
     kind: str
     what: str
     memory_bytes: int
     bandwidth_per_s: float
-    machine: Callable[[], Machine]
+    machine: Callable[[], Machine | None]
 
 
 def planned(model: Model, request: Request, estimator: Estimator) -> Request:
@@ -39,8 +39,11 @@ def planned(model: Model, request: Request, estimator: Estimator) -> Request:
 def smallest(model: Model, candidates: Iterable[Candidate], request: Request, estimator: Estimator) -> Hardware | None:
     """The candidate with the least memory, then the least bandwidth, on which the model passes. ``request`` is
     ``planned``. Pure."""
-    for candidate in sorted(candidates, key=lambda c: (c.memory_bytes, c.bandwidth_per_s, c.what)):
-        fit = passing(model, candidate.machine(), request, estimator)
+    weights = estimator.weights(model, request.quant or COMMON_QUANT).total
+    large_enough = (candidate for candidate in candidates if candidate.memory_bytes >= weights)
+    for candidate in sorted(large_enough, key=lambda c: (c.memory_bytes, c.bandwidth_per_s, c.what)):
+        machine = candidate.machine()
+        fit = passing(model, machine, request, estimator) if machine else None
         if fit is not None:
             return Hardware(candidate.kind, candidate.what, fit)
     return None

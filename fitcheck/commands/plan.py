@@ -11,10 +11,11 @@ from fitcheck.advise.check import requirements
 from fitcheck.advise.choose import Chooser
 from fitcheck.advise.plan import Candidate, lacking, planned, smallest
 from fitcheck.advise.rank import rank
+from fitcheck.errors import FitcheckError
 from fitcheck.probe.hardware import GpuRow, load_gpus
 from fitcheck.probe.pretend import pretend
 from fitcheck.session import Session
-from fitcheck.types import Answer, Check, Hardware, Model, PlacementKind, Report, Request, Task, Vendor
+from fitcheck.types import Answer, Check, Hardware, Machine, Model, PlacementKind, Report, Request, Task, Vendor
 from fitcheck.units import GIB
 
 #: Cards from here on are still to be had; older ones no engine supports for long.
@@ -70,12 +71,19 @@ def _kinds() -> Iterator[list[Candidate]]:
 
 def _cards(kind: str, row: GpuRow, count: int) -> Candidate:
     what = row.name if count == 1 else f"{count}x {row.name}"
-    return Candidate(kind, what, count * (row.memory_bytes or 0), row.bandwidth_per_s, partial(pretend, what))
+    return Candidate(kind, what, count * (row.memory_bytes or 0), row.bandwidth_per_s, partial(_pretended, what))
 
 
 def _unified(kind: str, row: GpuRow, size_gib: float) -> Candidate:
     what = f"{row.name} {size_gib:g}GB"
-    return Candidate(kind, what, int(size_gib * GIB), row.bandwidth_per_s, partial(pretend, what))
+    return Candidate(kind, what, int(size_gib * GIB), row.bandwidth_per_s, partial(_pretended, what))
+
+
+def _pretended(what: str) -> Machine | None:
+    try:
+        return pretend(what)
+    except FitcheckError:
+        return None
 
 
 def _summary(model: Model, hardware: tuple[Hardware, ...]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import groupby
 from typing import TextIO
 
 from msgspec import Struct
@@ -111,16 +112,23 @@ def wrap(block: Line, width: int) -> Iterator[tuple[Span, ...]]:
     current: list[Span] = []
     room = width
     for span in block.spans:
-        pieces = clean(span.text).split(" ")
-        for number, piece in enumerate(pieces):
+        for number, piece in enumerate(clean(span.text).split(" ")):
             word = piece if number == 0 else " " + piece
-            if len(word) > room and len(word.strip()) and current:
-                yield tuple(current)
+            if len(word) > room and word.strip() and current:
+                yield _joined(current)
                 word = " " * block.indent + word.lstrip()
                 room, current = width, []
             current.append(Span(word, span.style))
             room -= len(word)
-    yield tuple(current)
+    yield _joined(current)
+
+
+def _joined(spans: list[Span]) -> tuple[Span, ...]:
+    """Neighbours of one style as one span."""
+    return tuple(
+        Span("".join(span.text for span in group), style)
+        for style, group in groupby(spans, key=lambda span: span.style)
+    )
 
 
 def table_lines(table: Table, width: int) -> Iterator[tuple[Span, ...]]:

@@ -19,6 +19,13 @@ COLUMNS = (
     Column("VERDICT", keep=9),
 )
 
+BEST = (
+    Column("BEST FOR", keep=98),
+    Column("MODEL", keep=5),
+    Column("QUANT", keep=4),
+    Column("RUN IT WITH", keep=99),
+)
+
 
 def document(report: Report, verbose: bool = False) -> Document:
     """The ranked table, the best answers and the next step."""
@@ -40,8 +47,8 @@ def _blocks(report: Report) -> Iterator[Block]:
     yield line(Span(_footnote(report), DIM))
     if report.best:
         yield BLANK
-        columns = (Column("BEST FOR"), Column("MODEL", keep=99, shorten=True), Column("RUN IT WITH", keep=8))
-        yield Table(columns, tuple((Span(b.task.value), Span(b.model, STRONG), Span(b.command)) for b in report.best))
+        rows = tuple((Span(b.task.value), Span(b.model, STRONG), Span(b.quant), Span(b.command)) for b in report.best)
+        yield Table(BEST, rows)
     for note in report.notes:
         yield line(Span(note, DIM), indent=2)
     yield line("Next: " + "    ".join(report.next_steps), indent=6)
