@@ -12,8 +12,9 @@ Nothing is imported before it is used. Every value is described in ``fitcheck.ty
 """
 
 import sys
-from typing import TYPE_CHECKING
+from types import ModuleType
 
+TYPE_CHECKING = False  # typing itself takes longer to import than this file
 if TYPE_CHECKING:
     from fitcheck.api import check, estimate, find, pretend, probe, rank
 
@@ -21,7 +22,6 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "check", "estimate", "find", "pretend", "probe", "rank"]
 
 _ALSO_PACKAGES = ("probe", "estimate")
-_Module = type(sys)
 
 
 def __getattr__(name: str) -> object:
@@ -32,7 +32,7 @@ def __getattr__(name: str) -> object:
     return import_module(f"fitcheck.{name}") if name in _ALSO_PACKAGES else getattr(import_module("fitcheck.api"), name)
 
 
-class _CallablePackage(_Module):
+class _CallablePackage(ModuleType):
     """A package whose name is a function of the API as well: ``fitcheck.probe`` and ``fitcheck.probe()``."""
 
     def __call__(self, *arguments: object, **named: object) -> object:
@@ -41,11 +41,11 @@ class _CallablePackage(_Module):
         return getattr(api, self.__name__.rpartition(".")[2])(*arguments, **named)
 
 
-class _Package(_Module):
+class _Package(ModuleType):
     """Makes the two packages callable when the import system binds them here."""
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name in _ALSO_PACKAGES and isinstance(value, _Module):
+        if name in _ALSO_PACKAGES and isinstance(value, ModuleType):
             value.__class__ = _CallablePackage
         super().__setattr__(name, value)
 
