@@ -15,7 +15,7 @@ _MIB = 1024**2
 _CHUNK_BYTES = _MIB // 2  # per thread and thread: the more threads, the more seldom each asks for the interpreter
 _MEASURE_S = 0.05  # reading; filling the buffers takes longer
 _BUFFER_BYTES = (32 * _MIB, 128 * _MIB)  # of each thread: least and most
-_SHARE_OF_FREE = 8  # never take more than an eighth of what is free
+_SHARE_OF_FREE = 4  # never take more than a quarter of what is free
 _MOST_THREADS = 32
 _PLAUSIBLE_PER_S = (0.2e9, 5e12)
 

@@ -87,6 +87,12 @@ def _ask_driver(host: Host) -> _Answer:
     by_tool = ask_nvidia_smi(host)
     if by_tool:
         return _Answer(_with_names(host, by_tool), "nvidia-smi")
+    if not host.live:
+        from fitcheck.probe.nvidia_reports import cards_of_reports
+
+        reported = cards_of_reports(host)
+        if reported:
+            return _Answer(reported, "another tool's report")
     return _Answer(problems=tuple(_driver_problem(told, host.denied.get("nvidia-smi", ""))))
 
 

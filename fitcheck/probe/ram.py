@@ -10,7 +10,7 @@ import re
 
 from fitcheck.probe.host import Found, Host, clean, to_int
 from fitcheck.probe.limits import Confinement
-from fitcheck.types import Cpu, Evidence, Machine, Origin, Pool, Problem, Rate
+from fitcheck.types import Cpu, Evidence, Machine, Origin, Pool, Problem, Rate, Vendor
 from fitcheck.units import KIB, format_bytes
 
 _DMI_PROPERTIES = "/run/udev/data/+dmi:id"
@@ -19,6 +19,7 @@ _BUS_BYTES = 8  # a DIMM is 64 bits wide, ECC bits not counted
 _MOST_MODULES = 256
 _FASTEST_MTS = 20_000
 _SECOND_SOCKET_GAIN = 0.2  # of one socket's bandwidth, for a process that is not spread over sockets by hand
+_WITH_MEMORY = (Vendor.NVIDIA, Vendor.APPLE)  # whose chips with a built-in GPU are sold with their memory
 _SOLDERED = ("soc", "sbc", "embedded")  # kinds of cpus.json whose memory is not the owner's choice
 
 
@@ -193,10 +194,11 @@ def _bus_bytes(modules: list[tuple[str, int, int]]) -> int:
 
 
 def tabled_bandwidth(machine: Machine) -> Rate | None:
-    """Peak bandwidth by the tables, in bytes/s: that of the GPU which shares this memory, or the processor's with every
-    channel filled, which is an assumption where modules can be exchanged."""
-    shared = (card.pool.bandwidth for card in machine.accelerators if card.unified and card.pool.bandwidth is not None)
-    from_gpu = next(shared, None)
+    """Peak bandwidth by the tables, in bytes/s: that of a GPU which comes with this memory, or the processor's with
+    every channel filled, which is an assumption where modules can be exchanged."""
+    shared = [card.pool.bandwidth for card in machine.accelerators if card.unified and card.vendor in _WITH_MEMORY]
+    shared += [card.pool.bandwidth for card in machine.accelerators if card.unified and _is_reported(card.pool)]
+    from_gpu = next((rate for rate in shared if rate is not None), None)
     if from_gpu is not None:
         return Rate(from_gpu.per_s, from_gpu.origin, f"shared with the GPU: {from_gpu.source}")
     from fitcheck.probe.hardware import find_cpu
@@ -209,6 +211,10 @@ def tabled_bandwidth(machine: Machine) -> Rate | None:
     sockets = _sockets_with_memory(machine.cpu)
     source = f"{row.name}: {row.channels} channels of {row.memory_type} at {row.rate_mts} MT/s, all filled"
     return Rate(row.bandwidth_per_s * sockets, origin, source)
+
+
+def _is_reported(pool: Pool) -> bool:
+    return pool.bandwidth is not None and pool.bandwidth.origin is Origin.REPORTED
 
 
 def speed_problem(rate: Rate | None) -> Problem | None:
