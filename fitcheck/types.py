@@ -526,7 +526,8 @@ class Model(Value, frozen=True):
     ``params`` counts every weight of the text model in use; ``params_active`` those read per token, without the
     input embedding; ``tower_params`` the weights of vision, audio and prediction towers by name. ``grade``: A shape
     reproduces the published count exactly, B within 0.7 %, C nominal; ``published_params`` is that count, towers
-    included. ``lineage``: models of one lineage differ in generation, size and training, not in purpose. ``sources``:
+    included. ``lineage``: models of one lineage differ in generation, size and training, not in purpose;
+    ``derived_from``: the id of the model that this one is a fine-tune of, by others. ``sources``:
     field -> key in the catalog's table of sources. ``tensors``: only for a real file, then exact; ``file_quant`` names
     its mix.
     """
@@ -540,6 +541,7 @@ class Model(Value, frozen=True):
     hf_architecture: str | None = None
     family: str = ""
     lineage: str = ""
+    derived_from: str | None = None
     developer: str = ""
     hub_repo: str | None = None
     licence: str | None = None

@@ -9,8 +9,10 @@ The scale is the Artificial Analysis Intelligence Index of the snapshot that the
      a mixture of experts is the geometric mean of total and active parameters;
    - every other public score it has (LMArena, SWE-bench Verified, Aider polyglot), brought to the scale by matching the
      mean and the spread of the models that both measured.
-   From it comes a margin of caution, so that of two alike the measured one leads. An estimate lies between its
-   lineage's measured models: not above one that is as large and as new, not below one that is as small and as old.
+   From it comes a margin of caution, so that of two alike the measured one leads: a larger one where neither the model
+   nor its lineage has any public score. An estimate lies between its lineage's measured models: not above one that is
+   as large and as new, not below one that is as small and as old. A fine-tune by others has the score of the model it
+   was made from, and what reasoning adds where it adds that.
 3. For coding, public coding scores count half; a model made for code that has none gets what such models gain.
 4. A quantisation costs a share of the score: 1 - exp(-KL divergence / 2), from the divergences that llama.cpp publishes
    for Llama 3 8B, falling slowly with size as its Llama 2 7B and 70B tables show. The type that a model was trained in
@@ -22,39 +24,22 @@ Measured orders are never changed. Everything is computed from the catalog; ther
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
 
 from msgspec import Struct
 
+from fitcheck.advise.divergence import Divergence, QualityTables
 from fitcheck.types import Model, Quality, Task
 
 INDEX = "aa-intelligence"
 PROXIES = ("lmarena-text", "swe-bench-verified", "aider-polyglot")
 CODING_INDICES = ("swe-bench-verified", "aider-polyglot", "aa-coding")
 _MARGIN = 2.0  # points below a like measured model; the plane's error is about 3.5
+_MARGIN_UNKNOWN = 5.0  # the same for a lineage of which nothing was measured
 _CODER_GAIN = 2.0  # points; the measured code models lie 3 above the plane
 _SIBLING_STEP = 0.25  # share of the plane's slope that a newer or larger sibling of a measured model surely gains
 _FEWEST_SHARED = 5  # models that two indices must share before one is brought to the other's scale
 _UNDATED = 2024.5
-_KLD_SHARE = 0.5  # Q2_K costs a fifth, IQ2_XXS a third, IQ1_S two thirds of the score; Q4_K_M 1.5 %
-_KLD_SIZE_EXPONENT = 0.075  # Llama 2: Q4_K_M costs 1.42 % in perplexity at 7B, 1.20 % at 70B; Q6_K 0.24 % and 0.16 %
-_KLD_PARAMS = 8.03e9
-_NATIVE_REST = 0.25  # of a model trained in 4 bits, a 4-bit file changes only what was not 4 bits
-_NATIVE_BITS = {"MXFP4": 4.25, "INT4": 4.25, "FP8": 8.0}
-
-
-class QualityTables(Protocol):
-    """What is read of ``estimate.quantize.Quantizations``."""
-
-    @property
-    def quality(self) -> tuple[dict[str, Any], ...]:
-        """Published quality losses, per model a list of rows."""
-
-    @property
-    def formats(self) -> Any:
-        """Formats outside GGUF with their bits per weight."""
 
 
 class Standing(Struct, frozen=True):
@@ -73,6 +58,15 @@ class Line(Struct, frozen=True):
     offset: float
 
 
+class Sibling(Struct, frozen=True):
+    """A measured model of a lineage: where it stands in size and age, its score, and how far off the plane that is."""
+
+    size: float
+    year: float
+    score: float
+    offset: float
+
+
 class Plane(Struct, frozen=True):
     """score = base + size x ln(effective billions) + age x (year - 2025) + reasoning (if the model reasons)."""
 
@@ -83,10 +77,8 @@ class Plane(Struct, frozen=True):
 
     def at(self, features: Sequence[float]) -> float:
         """The score that size and age alone let expect."""
-        return sum(
-            weight * value
-            for weight, value in zip((self.base, self.size, self.age, self.reasoning), features, strict=True)
-        )
+        one, size, age, reasons = features
+        return self.base * one + self.size * size + self.age * age + self.reasoning * reasons
 
 
 def effective_size(model: Model) -> float:
@@ -111,6 +103,8 @@ def features(model: Model) -> tuple[float, float, float, float]:
 
 def score_on(model: Model, index: str) -> float | None:
     """The newest score of a model on an index."""
+    if not model.benchmarks:
+        return None
     scores = [(benchmark.date, benchmark.score) for benchmark in model.benchmarks if benchmark.index == index]
     return max(scores)[1] if scores else None
 
@@ -152,9 +146,10 @@ class Qualities:
 
     def __init__(self, models: Iterable[Model], quantizations: QualityTables) -> None:
         models = tuple(models)
+        self._by_id = {model.id: model for model in models}
         measured = [(model, score) for model in models if (score := score_on(model, INDEX)) is not None]
-        self._measured = measured
         self._plane = self._fit(measured)
+        self._lineages = self._grouped(measured)
         self._lines = {
             index: line
             for index in {*PROXIES, *CODING_INDICES}
@@ -194,12 +189,26 @@ class Qualities:
         if score is not None:
             benchmark = max((b for b in model.benchmarks if b.index == INDEX), key=lambda b: b.date)
             return Standing(score, False, f"measured, snapshot of {benchmark.date}", benchmark.source)
-        expected = self._plane.at(features(model)) + self._lineage_offset(model)
-        parts = [expected] + [value for _, value in self._on_scale(model, PROXIES)]
-        used = ["size, age and family"] + [index for index, _ in self._on_scale(model, PROXIES)]
-        floor, ceiling = self._between_siblings(model)
-        score = min(max(sum(parts) / len(parts) - _MARGIN, floor, 1.0), ceiling)
+        parent = self._by_id.get(model.derived_from or "")
+        proxies = self._on_scale(model, PROXIES)
+        if parent is not None and not proxies:
+            return self._of_parent(model, parent)
+        siblings = self._lineage(model)
+        # few siblings say less about how far the lineage lies off the plane
+        offset = sum(sibling.offset for sibling in siblings) / (len(siblings) + 2)
+        expected = self._plane.at(features(model)) + offset
+        parts = [expected, *(value for _, value in proxies)]
+        used = ["size, age and family", *(index for index, _ in proxies)]
+        margin = _MARGIN if proxies or siblings else _MARGIN_UNKNOWN
+        floor, ceiling = self._between(model, siblings)
+        score = min(max(sum(parts) / len(parts) - margin, floor, 1.0), ceiling)
         return Standing(score, True, f"estimated from {', '.join(used)}")
+
+    def _of_parent(self, model: Model, parent: Model) -> Standing:
+        standing = self.standing(parent, Task.CHAT)
+        adds_reasoning = "reasoning" in model.abilities and "reasoning" not in parent.abilities
+        score = standing.score + (max(self._plane.reasoning, 0.0) if adds_reasoning else 0.0)
+        return Standing(score, True, f"that of {parent.id}, of which it is a fine-tune", standing.source)
 
     def _for_code(self, model: Model) -> Standing:
         general = self.standing(model, Task.CHAT)
@@ -214,6 +223,8 @@ class Qualities:
 
     def _on_scale(self, model: Model, indices: Sequence[str]) -> list[tuple[str, float]]:
         """The model's scores on other indices, brought to the scale."""
+        if not model.benchmarks:
+            return []
         found = []
         for index in indices:
             score, line = score_on(model, index), self._lines.get(index)
@@ -221,80 +232,27 @@ class Qualities:
                 found.append((index, line.slope * score + line.offset))
         return found
 
-    def _siblings(self, model: Model) -> list[tuple[Model, float]]:
-        if not model.lineage:
-            return []
-        return [(other, score) for other, score in self._measured if other.lineage == model.lineage]
+    def _lineage(self, model: Model) -> Sequence[Sibling]:
+        return self._lineages.get(model.lineage, ()) if model.lineage else ()
 
-    def _lineage_offset(self, model: Model) -> float:
-        """How far the measured models of the lineage lie off the plane; few of them say less."""
-        offsets = [score - self._plane.at(features(other)) for other, score in self._siblings(model)]
-        return sum(offsets) / (len(offsets) + 2)
+    def _grouped(self, measured: list[tuple[Model, float]]) -> dict[str, list[Sibling]]:
+        lineages: dict[str, list[Sibling]] = {}
+        for model, score in measured:
+            offset = score - self._plane.at(features(model))
+            sibling = Sibling(effective_size(model), year(model.released), score, offset)
+            lineages.setdefault(model.lineage, []).append(sibling)
+        return lineages
 
-    def _between_siblings(self, model: Model) -> tuple[float, float]:
+    def _between(self, model: Model, siblings: Sequence[Sibling]) -> tuple[float, float]:
         """The least and the most that the measured models of the lineage allow."""
         size, age = effective_size(model), year(model.released)
         floor, ceiling = 0.0, math.inf
-        for other, score in self._siblings(model):
-            other_size, other_age = effective_size(other), year(other.released)
-            if other_size >= size and other_age >= age:
-                ceiling = min(ceiling, score - self._surely(other_size / size, other_age - age))
-            elif other_size <= size * 1.02 and other_age <= age:
-                floor = max(floor, score + self._surely(max(size / other_size, 1.0), age - other_age))
+        for other in siblings:
+            if other.size >= size and other.year >= age:
+                ceiling = min(ceiling, other.score - self._surely(other.size / size, other.year - age))
+            elif other.size <= size * 1.02 and other.year <= age:
+                floor = max(floor, other.score + self._surely(max(size / other.size, 1.0), age - other.year))
         return floor, ceiling
 
     def _surely(self, times_larger: float, years_newer: float) -> float:
         return _SIBLING_STEP * (self._plane.size * math.log(times_larger) + self._plane.age * years_newer)
-
-
-class Divergence:
-    """KL divergence of quantisations from the full model, and the share of the score that it costs."""
-
-    def __init__(self, quantizations: QualityTables) -> None:
-        self._published: dict[str, float] = {}
-        for table in quantizations.quality:
-            for row in table["rows"]:
-                # without an importance matrix comes first: that is what a file is unless its maker says otherwise
-                if row.get("mean_kld") is not None and (row["quant"] not in self._published or row["imatrix"] is None):
-                    self._published[row["quant"]] = row["mean_kld"]
-        self._formats = quantizations.formats
-
-    def loss(self, model: Model, quant: str) -> float:
-        """Share of the score, 0 to 1."""
-        if quant in (model.native_dtype, "BF16", "F32"):
-            return 0.0
-        divergence = self.of(quant)
-        if bits_of(quant, self._formats) >= _NATIVE_BITS.get(model.native_dtype, 16.0) - 0.3:
-            divergence *= _NATIVE_REST
-        size = (_KLD_PARAMS / max(model.params, 1)) ** _KLD_SIZE_EXPONENT
-        return 1 - math.exp(-_KLD_SHARE * divergence * size)
-
-    def of(self, quant: str) -> float:
-        """The published divergence, else that of a K-quant of as many bits."""
-        published = self._published.get(quant)
-        if published is not None:
-            return published
-        bits = bits_of(quant, self._formats)
-        known = sorted((b, self._published[name]) for name, b in _LADDER if name in self._published)
-        if not known or bits >= 15:
-            return 0.0
-        low = max((step for step in known if step[0] <= bits), default=known[0])
-        high = min((step for step in known if step[0] >= bits), default=known[-1])
-        share = (bits - low[0]) / (high[0] - low[0]) if high[0] > low[0] else 0.0
-        return math.exp(math.log(low[1]) * (1 - share) + math.log(high[1]) * share)
-
-
-# bits per weight of the block that most of the file is in
-_LADDER = (("Q2_K", 2.625), ("Q3_K_M", 3.4375), ("Q4_K_M", 4.5), ("Q5_K_M", 5.5), ("Q6_K", 6.5625), ("Q8_0", 8.5))
-_DIGIT = re.compile(r"\d+")
-
-
-def bits_of(quant: str, formats: Any) -> float:
-    """Bits per weight of a quantisation: of its format, or as its name says."""
-    form = formats.get(quant)
-    if form is not None:
-        return float(form.bits)
-    if quant in ("F16", "BF16", "F32"):
-        return 16.0
-    digit = _DIGIT.search(quant)
-    return float(digit[0]) + 0.5 if digit else 4.5

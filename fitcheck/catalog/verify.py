@@ -61,7 +61,7 @@ class FileSize(Struct, frozen=True):
 
 def verify(catalog: Catalog, quantizations: Quantizations) -> tuple[Defect, ...]:
     """Everything that is wrong with the catalog; empty when all of it adds up."""
-    defects = list(_shared_names(catalog))
+    defects = [*_shared_names(catalog), *_parents(catalog)]
     for model in catalog.models:
         defects += _identity(model)
         defects += _licence(model, catalog)
@@ -141,6 +141,13 @@ def _identity(model: Model) -> Iterator[Defect]:
     extended = model.context_extended_tokens
     if extended is not None and extended <= model.context_tokens:
         yield Defect(model.id, "context_extended_tokens", str(extended), f"more than {model.context_tokens}")
+
+
+def _parents(catalog: Catalog) -> Iterator[Defect]:
+    parents = {model.id: model.derived_from for model in catalog.models}
+    for name, parent in parents.items():
+        if parent is not None and (parent not in parents or parents[parent] is not None):
+            yield Defect(name, "derived_from", parent, "a model of the catalog that is no fine-tune itself")
 
 
 def _licence(model: Model, catalog: Catalog) -> Iterator[Defect]:
