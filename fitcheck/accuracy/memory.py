@@ -21,9 +21,9 @@ from fitcheck.catalog.gguf_shape import shape_from_gguf
 from fitcheck.estimate import tensors
 from fitcheck.estimate.buffers import BufferQuestion, compute_buffers, output_buffer_bytes
 from fitcheck.estimate.cache import CacheSettings, widest_value
-from fitcheck.estimate.memory import load_of, need_of
-from fitcheck.estimate.placement import split_layers
-from fitcheck.estimate.quantize import Quantizations, store, stored_shape, type_of, weights
+from fitcheck.estimate.memory import Load, load_of, need_of
+from fitcheck.estimate.placement import Split, cpu_split, split_by
+from fitcheck.estimate.quantize import Quantizations, Stored, store, stored_shape, type_of, weights
 from fitcheck.types import Backend, Model
 
 ROWS = Path(__file__).parents[2] / "tests" / "data"
@@ -135,9 +135,10 @@ class Predictor:
     def __init__(self, table: Quantizations) -> None:
         self._table = table
         self._compute: dict[BufferQuestion, tuple[int, ...]] = {}
+        self._stored: dict[tuple[str, str], Stored] = {}
 
-    def weights_and_context(self, model: Model, row: Row) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Bytes per device: weights, and caches with recurrent states."""
+    def load(self, model: Model, row: Row) -> Load:
+        """What the row's model needs to keep."""
         shape = stored_shape(model, self._table)
         settings = CacheSettings(
             context_tokens=row.n_ctx,
@@ -150,16 +151,21 @@ class Predictor:
             padded_v=None if row.flash_resolved == "on" else widest_value(shape),
         )
         layout = self._table.layout(model.architecture)
-        load = load_of(shape, store(model, row.quant, self._table), settings, self._table, layout)
-        experts = shape.n_layers if row.placement == "cpu_moe" else 0
-        need = need_of(load, _devices(shape.n_layers, load.prediction_layers, PLACEMENTS[row.placement]), experts)
+        key = (model.id, row.quant)
+        if key not in self._stored:
+            self._stored[key] = store(model, row.quant, self._table)
+        return load_of(shape, self._stored[key], settings, self._table, layout)
+
+    def weights_and_context(self, load: Load, row: Row) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Bytes per device: weights, and caches with recurrent states."""
+        split = _split(load, row)
+        need = need_of(load, split.ends, split.output, split.cpu_expert_layers)
         return need.weights, tuple(map(sum, zip(need.kv, need.state, strict=True)))
 
-    def compute(self, model: Model, row: Row) -> tuple[int, ...]:
+    def compute(self, model: Model, load: Load, row: Row) -> tuple[int, ...]:
         """Bytes of the compute buffer per device."""
         shape = stored_shape(model, self._table)
         gpus = PLACEMENTS[row.placement]
-        layers = self._table.layout(model.architecture).prediction_layers
         types = type_of(model, row.quant, self._table) if row.placement == "cpu_moe" else None
         question = BufferQuestion(
             architecture=model.architecture or "",
@@ -173,8 +179,8 @@ class Predictor:
             flash_attention=row.flash_resolved == "on",
             swa_full=row.swa_full,
             kv_unified=row.kv_unified,
-            layer_devices=_devices(shape.n_layers, layers, gpus) if gpus else (),
-            cpu_expert_layers=shape.n_layers if row.placement == "cpu_moe" else 0,
+            layer_devices=_split(load, row).layer_devices if gpus else (),
+            cpu_expert_layers=_split(load, row).cpu_expert_layers,
             weight_type=types,
             backend=Backend.CUDA if gpus else Backend.CPU,
             embedding="embedding" in model.modalities,
@@ -186,12 +192,11 @@ class Predictor:
         return self._compute[question]
 
 
-def _devices(n_layers: int, prediction_layers: int, gpus: int) -> tuple[int, ...]:
+def _split(load: Load, row: Row) -> Split:
+    gpus = PLACEMENTS[row.placement]
     if not gpus:
-        return (0,) * (n_layers + 1)
-    all_layers = n_layers + prediction_layers
-    devices = split_layers(all_layers, all_layers + 1, (1,) * gpus)
-    return devices[:n_layers] + devices[-1:]
+        return cpu_split(load.n_layers)
+    return split_by(load, (1,) * gpus, None, load.n_layers if row.placement == "cpu_moe" else 0)
 
 
 def score_weights(models: Mapping[str, Model], table: Quantizations) -> tuple[Score, set[str]]:
@@ -211,8 +216,9 @@ def score_rows(models: Mapping[str, Model], rows: Iterator[Row], table: Quantiza
     off: dict[str, dict[str, int]] = {name: {} for name in scores}
     for row in rows:
         model = models[row.model]
-        on_device, context = predictor.weights_and_context(model, row)
-        compute = predictor.compute(model, row)
+        load = predictor.load(model, row)
+        on_device, context = predictor.weights_and_context(load, row)
+        compute = predictor.compute(model, load, row)
         output = output_buffer_bytes(stored_shape(model, table), row.n_seq_max, "embedding" in model.modalities)
         n = len(on_device)
         true_compute = [*row.compute, *[0] * (n - len(row.compute))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from fitcheck.estimate.placement import Candidate, Split, Use
 from fitcheck.estimate.runtimes import Runtimes
@@ -37,9 +38,8 @@ def flags_of(split: Split, context_tokens: int, request: Request) -> tuple[str, 
         flags += ["-np", str(request.parallel)]
     if split.cpu_expert_layers:
         flags += ["--n-cpu-moe", str(split.cpu_expert_layers)]
-    devices = max(split.layer_devices)
-    if devices > 1:
-        counts = [split.layer_devices.count(device) for device in range(1, devices + 1)]
+    if len(split.ends) > 2:
+        counts = [end - start + (split.output == i) for i, (start, end) in enumerate(pairwise(split.ends), start=1)]
         flags += ["-ts", ",".join(map(str, counts))]
     if request.kv_type_k != "f16":
         flags += ["-ctk", request.kv_type_k]

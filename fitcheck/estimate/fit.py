@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from fitcheck.errors import FitcheckError
 from fitcheck.estimate import runtimes as engines
 from fitcheck.estimate.cache import CELL_STEP, CacheSettings, padded, widest_value
 from fitcheck.estimate.memory import Load, load_of
@@ -28,8 +27,9 @@ from fitcheck.estimate.placement import (
     best_candidate,
     candidate,
     gpus_of,
+    split_by,
 )
-from fitcheck.estimate.quantize import Stored, store
+from fitcheck.estimate.quantize import Stored, store, stored_shape, type_of, weights_of
 from fitcheck.estimate.runtimes import Runtime
 from fitcheck.types import (
     Backend,
@@ -77,6 +77,8 @@ class Estimator:
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
         self._stored: dict[tuple[str, str], Stored] = {}
+        self._weights: dict[tuple[str, str], Weights] = {}
+        self._shapes: dict[str, Shape] = {}
         self._loads: dict[tuple[str, str, CacheSettings], Load] = {}
         self._computes: dict[tuple[object, ...], Compute] = {}
         self._gpus: dict[tuple[int, str], tuple[Machine, tuple[Gpu, ...]]] = {}
@@ -94,7 +96,11 @@ class Estimator:
 
     def weights(self, model: Model, quant: str) -> Weights:
         """Bytes of the model in a quantisation."""
-        return self.stored(model, quant).weights
+        key = (model.id, quant)
+        found = self._weights.get(key)
+        if found is None:
+            found = self._weights[key] = weights_of(self.stored(model, quant))
+        return found
 
     def stored(self, model: Model, quant: str) -> Stored:
         """The model in a quantisation as the engine stores it, kept for the run."""
@@ -139,7 +145,7 @@ class Estimator:
     def ground(self, model: Model, quant: str, machine: Machine, request: Request, runtime: str) -> Ground:
         """What a placement of one quantisation is chosen by."""
         row = self._facts.runtimes.row(runtime)
-        shape = _shape(model)
+        shape = self._shape(model)
         gpus = self._usable_gpus(machine, runtime, row)
         flash = flash_attention(request, shape, gpus, row)
         load = self._load(model, quant, request, flash)
@@ -150,7 +156,7 @@ class Estimator:
             host_overhead=self._facts.runtimes.overheads["cpu"].bytes,
             output_bytes=4 * shape.vocab_size * request.parallel,
             margin=row.margin_bytes if request.margin_bytes is None else request.margin_bytes,
-            compute=lambda split: self._compute(model, quant, split, request, flash, gpus),
+            compute=lambda split: self._compute(model, quant, split, load, request, flash, gpus),
             allow=request.allow,
             can_split=row.split,
             has_cpu=Backend.CPU in row.backends,
@@ -209,27 +215,33 @@ class Estimator:
             exact=weights.exact and found.exact,
         )
 
+    def _shape(self, model: Model) -> Shape:
+        found = self._shapes.get(model.id)
+        if found is None:
+            found = self._shapes[model.id] = stored_shape(model, self._facts.quantizations)
+        return found
+
     def _load(self, model: Model, quant: str, request: Request, flash: bool) -> Load:
-        settings = cache_settings(model, request, flash)
+        shape = self._shape(model)
+        settings = cache_settings(model, request, None if flash else widest_value(shape))
         key = (model.id, quant, settings)
         found = self._loads.get(key)
         if found is None:
             table = self._facts.quantizations
             layout = table.layout(model.architecture)
-            found = load_of(_shape(model), self.stored(model, quant), settings, table, layout)
+            found = load_of(shape, self.stored(model, quant), settings, table, layout)
             self._loads[key] = found
         return found
 
     def _compute(
-        self, model: Model, quant: str, split: Split, request: Request, flash: bool, gpus: tuple[Gpu, ...]
+        self, model: Model, quant: str, split: Split, load: Load, request: Request, flash: bool, gpus: tuple[Gpu, ...]
     ) -> Compute:
         """Compute buffers of a split. Splits of one kind share the buffers of their middle: half of the layers on the
         host, or all experts; a bound, and marked as such.
         """
-        n = len(split.layer_devices) - 1
         exact = split.kind is not PlacementKind.SPLIT
         if not exact:
-            split = _middle(split, n)
+            split = _middle(split, load)
         context = context_of(model, request) * request.parallel
         key = (model.id, quant if not exact else "", context, split, request.parallel, request.kv_type_k, flash)
         found = self._computes.get(key)
@@ -238,7 +250,7 @@ class Estimator:
 
             question = BufferQuestion(
                 architecture=model.architecture or "",
-                shape=_shape(model),
+                shape=self._shape(model),
                 context_tokens=padded(context),
                 ubatch_tokens=request.ubatch_tokens,
                 batch_tokens=request.batch_tokens,
@@ -251,6 +263,7 @@ class Estimator:
                 kv_unified=request.kv_unified,
                 layer_devices=split.layer_devices if split.gpu_layers else (),
                 cpu_expert_layers=split.cpu_expert_layers,
+                weight_type=None if exact else type_of(model, quant, self._facts.quantizations),
                 backend=gpus[0].backend if gpus else Backend.CPU,
                 embedding="embedding" in model.modalities,
                 model=model.id,
@@ -307,8 +320,8 @@ def flash_attention(request: Request, shape: Shape, gpus: tuple[Gpu, ...], row: 
     return heads is None or all(size in heads for size in engines.head_sizes(shape))
 
 
-def cache_settings(model: Model, request: Request, flash: bool) -> CacheSettings:
-    """What the engine knows about the context when it allocates caches."""
+def cache_settings(model: Model, request: Request, padded_v: int | None = None) -> CacheSettings:
+    """What the engine knows about the context when it allocates caches; ``padded_v`` as there."""
     return CacheSettings(
         context_tokens=context_of(model, request) * request.parallel,
         sequences=request.parallel,
@@ -317,7 +330,7 @@ def cache_settings(model: Model, request: Request, flash: bool) -> CacheSettings
         ubatch_tokens=request.ubatch_tokens,
         type_k=request.kv_type_k,
         type_v=request.kv_type_v,
-        padded_v=None if flash else widest_value(_shape(model)),
+        padded_v=padded_v,
     )
 
 
@@ -348,15 +361,12 @@ def most_that_fits(left: Callable[[int], int], step: int, longest: int) -> int:
     return low * step
 
 
-def _middle(split: Split, n: int) -> Split:
+def _middle(split: Split, load: Load) -> Split:
     """The split that stands for all splits of its kind: all experts on the host, or the first half of the layers."""
+    n = load.n_layers
     if split.cpu_expert_layers:
         return split._replace(cpu_expert_layers=n)
-    gpus = tuple(sorted(set(split.layer_devices) - {0}))
-    half = n // 2
-    on_gpu = n + 1 - half
-    devices = tuple(gpus[min(i * len(gpus) // on_gpu, len(gpus) - 1)] for i in range(on_gpu))
-    return split._replace(gpu_layers=on_gpu, layer_devices=(0,) * half + devices)
+    return split_by(load, (1,) * (len(split.ends) - 1), n + load.prediction_layers + 1 - n // 2)
 
 
 def _placement(found: Candidate, machine: Machine, flags: tuple[str, ...]) -> Placement:
@@ -366,25 +376,18 @@ def _placement(found: Candidate, machine: Machine, flags: tuple[str, ...]) -> Pl
     merged = found.uses[0].name != "cpu"
     uses = []
     for number, use in enumerate(found.uses, start=1 if merged else 0):
-        devices = split.layer_devices[:-1]
-        count = devices.count(number)
-        first = devices.index(number) if count else 0
+        first = split.ends[number - 1] if number else 0
+        last = split.ends[number]
         uses.append(
             DeviceUse(
                 device=use.name,
                 name=names.get(use.name, machine.cpu.name),
                 need_bytes=use.need,
                 have_bytes=use.have,
-                first_layer=first,
-                last_layer=first + count,
+                first_layer=first if last > first else 0,
+                last_layer=last if last > first else 0,
                 expert_layers=use.expert_layers,
-                output=split.layer_devices[-1] == number,
+                output=split.output == number,
             )
         )
     return Placement(split.kind, tuple(uses), flags, found.share_on_gpu)
-
-
-def _shape(model: Model) -> Shape:
-    if model.shape is None:
-        raise FitcheckError("unknown_shape", f"the shape of {model.id} is not known", "name a model file or hf: repo")
-    return model.shape

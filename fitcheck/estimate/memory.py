@@ -1,4 +1,4 @@
-"""What a model needs to keep in memory, layer by layer, before it is placed; and where a placement puts it.
+"""What a model needs to keep in memory, layer by layer, before it is placed; and what a placement puts where.
 
 The same numbers make the quick answer (their sums) and the full one (``Term``s). Sizes follow llama.cpp's rules for
 each kind of memory: tensors are padded to 32 bytes on the host and 128 on a GPU, quantised rows to 512 elements there.
@@ -6,6 +6,8 @@ each kind of memory: tensors are padded to 32 bytes on the host and 128 on a GPU
 
 from __future__ import annotations
 
+from functools import cached_property
+from itertools import accumulate
 from typing import NamedTuple
 
 from fitcheck.estimate.cache import CacheSettings, layer_cache_bytes
@@ -16,7 +18,7 @@ from fitcheck.types import Shape
 
 class LayerLoad(NamedTuple):
     """Bytes of one layer on the host and on a GPU: weights without routed experts, routed experts, KV cache, recurrent
-    state.
+    state. ``has_experts``: 1 or 0.
     """
 
     host_dense: int
@@ -26,29 +28,7 @@ class LayerLoad(NamedTuple):
     host_kv: int
     gpu_kv: int
     state: int
-
-
-class Load(NamedTuple):
-    """What one model needs to keep in memory in one quantisation and context, before it is placed.
-
-    ``layers`` in execution order. ``embedding`` and looked-up tables are read by rows and always stay on the host;
-    ``output`` is the output matrix with what lies beside it, ``beside_output`` that without the matrix.
-    """
-
-    layers: tuple[LayerLoad, ...]
-    embedding: int
-    output: Bytes
-    beside_output: Bytes
-    first_layer: Bytes
-    each_device: Bytes
-    second_copy: bool  # the output is its own copy even where the embedding lies on the same device
-    prediction_layers: int
-
-    @property
-    def least(self) -> int:
-        """Bytes that any placement needs, whatever the device: an early no."""
-        body = sum(layer.host_dense + layer.host_experts + layer.host_kv + layer.state for layer in self.layers)
-        return body + self.embedding + (self.output if self.second_copy else self.beside_output).host
+    has_experts: int
 
 
 class Need(NamedTuple):
@@ -60,60 +40,96 @@ class Need(NamedTuple):
     expert_layers: tuple[int, ...]
 
 
+class Load:
+    """What one model needs to keep in memory in one quantisation and context, before it is placed.
+
+    ``kinds`` and ``letters`` as in ``Stored``. ``embedding`` and looked-up tables are read by rows and always stay on
+    the host; ``output`` is the output matrix with what lies beside it, ``beside_output`` that without the matrix.
+    ``second_copy``: the output is its own copy even where the embedding lies on the same device.
+    """
+
+    def __init__(self, kinds: tuple[LayerLoad, ...], stored: Stored) -> None:
+        self.kinds = kinds
+        self.letters = stored.layers
+        self.n_layers = len(stored.layers)
+        self.prediction_layers = stored.prediction_layers
+        self.embedding = stored.embedding.host + stored.tables.host
+        self.output = stored.head.plus(stored.beside_output)
+        self.beside_output = stored.beside_output
+        self.first_layer = stored.first_layer
+        self.each_device = stored.each_device
+        self.second_copy = stored.output_first or not stored.tied
+        self.has_experts = any(kind.has_experts for kind in kinds)
+
+    @cached_property
+    def all_layers(self) -> LayerLoad:
+        """The sum over all layers."""
+        counts = [self.letters.count(chr(97 + index)) for index in range(len(self.kinds))]
+        return LayerLoad(*(sum(map(int.__mul__, counts, column)) for column in zip(*self.kinds, strict=True)))
+
+    @cached_property
+    def _sums(self) -> tuple[list[int], ...]:
+        """Running sums over layers, one list per field of ``LayerLoad``; the n-th entry is that of the first n."""
+        layers = [self.kinds[ord(letter) - 97] for letter in self.letters]
+        return tuple(list(accumulate(column, initial=0)) for column in zip(*layers, strict=True))
+
+    def layers(self, first: int, last: int) -> LayerLoad:
+        """The sum over layers [first, last)."""
+        if first == 0 and last == self.n_layers:
+            return self.all_layers
+        return LayerLoad(*(column[last] - column[first] for column in self._sums))
+
+    @property
+    def least(self) -> int:
+        """Bytes that any placement needs, whatever the device: below it there is no need to look further."""
+        body = self.all_layers
+        output = self.output if self.second_copy else self.beside_output
+        return body.host_dense + body.host_experts + body.host_kv + body.state + self.embedding + output.host
+
+
 def load_of(
     shape: Shape, stored: Stored, settings: CacheSettings, table: Quantizations, layout: Layout = PLAIN
 ) -> Load:
-    """The load of a model in a quantisation and context; layers of one kind share one value."""
+    """The load of a model in a quantisation and context."""
     caches = [layer_cache_bytes(kind, settings, shape.hidden_size, table, layout) for kind in shape.kinds]
-    made: dict[tuple[str, str], LayerLoad] = {}
-    layers = []
-    for kind, letter in zip(shape.layers, stored.layers, strict=True):
-        found = made.get((kind, letter))
-        if found is None:
-            mixer, ffn, experts = stored.kinds[ord(letter) - 97]
-            cache = caches[ord(kind) - 97]
-            found = made[kind, letter] = LayerLoad(
-                mixer.host + ffn.host, mixer.gpu + ffn.gpu, experts.host, experts.gpu, *cache
-            )
-        layers.append(found)
-    return Load(
-        layers=tuple(layers),
-        embedding=stored.embedding.host + stored.tables.host,
-        output=stored.head.plus(stored.beside_output),
-        beside_output=stored.beside_output,
-        first_layer=stored.first_layer,
-        each_device=stored.each_device,
-        second_copy=stored.output_first or not stored.tied,
-        prediction_layers=stored.prediction_layers,
-    )
+    kinds = []
+    for kind in stored.kinds:
+        experts = kind.experts
+        dense = (kind.mixer.host + kind.ffn.host, kind.mixer.gpu + kind.ffn.gpu)
+        kinds.append(LayerLoad(*dense, experts.host, experts.gpu, *caches[kind.kind], 1 if experts.file else 0))
+    return Load(tuple(kinds), stored)
 
 
-def need_of(load: Load, layer_devices: tuple[int, ...], cpu_expert_layers: int = 0) -> Need:
-    """Weights, caches and states per device. ``layer_devices``: 0 the host, 1 the first GPU, …, per layer and once
-    more for the output; the first ``cpu_expert_layers`` layers keep their routed experts on the host.
+def need_of(load: Load, ends: tuple[int, ...], output: int, cpu_expert_layers: int = 0) -> Need:
+    """Weights, caches and states per device.
+
+    ``ends``: device i holds the layers from ``ends[i - 1]`` (0 for the host, device 0) up to ``ends[i]``; ``output`` is
+    the device of the output matrix. The first ``cpu_expert_layers`` layers keep their routed experts on the host.
     """
-    n = max(layer_devices) + 1
-    weights, kv, state, expert_layers = [0] * n, [0] * n, [0] * n, [0] * n
-    for index, layer in enumerate(load.layers):
-        device = layer_devices[index]
-        if device:
-            weights[device] += layer.gpu_dense
-            kv[device] += layer.gpu_kv
-        else:
-            weights[0] += layer.host_dense
-            kv[0] += layer.host_kv
-        state[device] += layer.state
-        if layer.host_experts:
-            home = 0 if index < cpu_expert_layers else device
-            weights[home] += layer.gpu_experts if home else layer.host_experts
-            expert_layers[home] += 1
-    for device in set(layer_devices[:-1]):
-        weights[device] += load.each_device.gpu if device else load.each_device.host
-    first, output = layer_devices[0], layer_devices[-1]
-    weights[first] += load.first_layer.gpu if first else load.first_layer.host
+    weights, kv, state, expert_layers = [], [], [], []
+    on_host = load.layers(0, cpu_expert_layers) if cpu_expert_layers else None
+    first = 0
+    for device, last in enumerate(ends):
+        part = load.layers(first, last)
+        experts, count = (part.gpu_experts if device else part.host_experts), part.has_experts
+        if on_host is not None:
+            moved = load.layers(first, max(first, min(last, cpu_expert_layers)))
+            experts -= moved.gpu_experts if device else moved.host_experts
+            count -= moved.has_experts
+        shared = _on(load.each_device, device) if last > first else 0
+        beside = _on(load.first_layer, device) if first == 0 and last > 0 else 0
+        weights.append((part.gpu_dense if device else part.host_dense) + experts + shared + beside)
+        kv.append(part.gpu_kv if device else part.host_kv)
+        state.append(part.state)
+        expert_layers.append(count)
+        first = last
+    if on_host is not None:
+        weights[0] += on_host.host_experts
+        expert_layers[0] += on_host.has_experts
     weights[0] += load.embedding
-    if output:
-        weights[output] += load.output.gpu
-    else:
-        weights[0] += (load.output if load.second_copy else load.beside_output).host
+    weights[output] += _on(load.output if output or load.second_copy else load.beside_output, output)
     return Need(tuple(weights), tuple(kv), tuple(state), tuple(expert_layers))
+
+
+def _on(size: Bytes, device: int) -> int:
+    return size.gpu if device else size.host

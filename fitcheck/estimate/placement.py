@@ -35,13 +35,23 @@ class Split(NamedTuple):
 
     ``gpu_layers``: how many layers, counted from the last, lie on GPUs (``-ngl``; one more than layers: the output
     matrix too); ``cpu_expert_layers``: so many layers from the first keep their experts in RAM (``--n-cpu-moe``);
-    ``layer_devices``: 0 the host, 1 the first GPU, …, per layer and once more for the output.
+    Device i (0 the host, 1 the first GPU, …) holds the layers from ``ends[i - 1]`` up to ``ends[i]``; ``output`` is
+    the device of the output matrix.
     """
 
     kind: PlacementKind
     gpu_layers: int
     cpu_expert_layers: int
-    layer_devices: tuple[int, ...]
+    ends: tuple[int, ...]
+    output: int
+
+    @property
+    def layer_devices(self) -> tuple[int, ...]:
+        """The device of each layer, and once more of the output."""
+        devices: tuple[int, ...] = ()
+        for device, end in enumerate(self.ends):
+            devices += (device,) * (end - len(devices))
+        return (*devices, self.output)
 
 
 class Use(NamedTuple):
@@ -143,41 +153,45 @@ def verdict_of(uses: tuple[Use, ...], margin: int) -> Verdict:
     return Verdict.NO if least < 0 else Verdict.TIGHT if least < margin else Verdict.FITS
 
 
-def split_layers(n_layers: int, gpu_layers: int, shares: tuple[int, ...]) -> tuple[int, ...]:
-    """Device of each layer and of the output: llama.cpp's layer split of the last ``gpu_layers`` by ``shares``."""
+def split_ends(n_layers: int, gpu_layers: int, shares: tuple[int, ...]) -> tuple[int, ...]:
+    """Where each device's layers end, output counted as one more: llama.cpp's split of the last ``gpu_layers`` layers
+    by ``shares``.
+    """
     first = max(n_layers + 1 - gpu_layers, 0)
     on_gpu = n_layers + 1 - first
-    if len(shares) == 1:
-        return (0,) * first + (1,) * on_gpu
     total = sum(shares) or 1
-    ends = [sum(shares[: i + 1]) / total for i in range(len(shares))]
-    devices = [0] * first
-    device = 0
-    for index in range(on_gpu):
-        while device < len(ends) - 1 and index / on_gpu >= ends[device]:
-            device += 1
-        devices.append(1 + device)
-    return tuple(devices)
+    ends = [first]
+    running = 0
+    for share in shares[:-1]:
+        running += share
+        # the first layer whose position reaches this card's share belongs to the next card
+        ends.append(first + min(-(-running * on_gpu // total), on_gpu))
+    return (*ends, n_layers + 1)
 
 
 def cpu_split(n_layers: int) -> Split:
     """Everything on the host."""
-    return Split(PlacementKind.CPU, 0, 0, (0,) * (n_layers + 1))
+    return Split(PlacementKind.CPU, 0, 0, (n_layers,), 0)
 
 
 def gpu_split(load: Load, gpus: tuple[Gpu, ...], gpu_layers: int | None = None, cpu_expert_layers: int = 0) -> Split:
     """The last ``gpu_layers`` layers (None: all, and the output) on the GPUs in proportion to what each can hold."""
-    n = len(load.layers) + load.prediction_layers
+    return split_by(load, tuple(gpu.room_bytes for gpu in gpus), gpu_layers, cpu_expert_layers)
+
+
+def split_by(load: Load, shares: tuple[int, ...], gpu_layers: int | None = None, cpu_expert_layers: int = 0) -> Split:
+    """The same with given shares of the GPUs. Prediction layers are split like others, and are then not there."""
+    n = load.n_layers + load.prediction_layers
     wanted = n + 1 if gpu_layers is None else gpu_layers
-    devices = split_layers(n, wanted, tuple(gpu.room_bytes for gpu in gpus))
-    devices = devices[: len(load.layers)] + devices[-1:]
+    ends = split_ends(n, wanted, shares)
+    output = next(device for device, end in enumerate(ends) if end > n) if wanted else 0
     kind = PlacementKind.GPU if wanted > n and not cpu_expert_layers else PlacementKind.SPLIT
-    return Split(kind, wanted, cpu_expert_layers, devices)
+    return Split(kind, wanted, cpu_expert_layers, tuple(min(end, load.n_layers) for end in ends), output)
 
 
 def candidate(ground: Ground, split: Split) -> Candidate:
     """What a split needs, per device."""
-    need = need_of(ground.load, split.layer_devices, split.cpu_expert_layers)
+    need = need_of(ground.load, split.ends, split.output, split.cpu_expert_layers)
     compute, exact = ground.compute(split)
     host = Use(
         "cpu",
@@ -220,14 +234,14 @@ def best_candidate(ground: Ground) -> Candidate:
             if split.verdict is not Verdict.NO:
                 return split
     if not tried or (PlacementKind.CPU in ground.allow and ground.has_cpu):
-        tried.append(candidate(ground, cpu_split(len(ground.load.layers))))
+        tried.append(candidate(ground, cpu_split(ground.load.n_layers)))
     return max(tried, key=lambda found: (found.verdict is not Verdict.NO, min(use.left for use in found.uses)))
 
 
 def _best_split(ground: Ground) -> Candidate | None:
     """The split that leaves least on the host: experts first, whole layers where that is not enough."""
     load, gpus = ground.load, ground.gpus
-    n = len(load.layers)
+    n = load.n_layers
 
     def experts_on_host(count: int) -> Candidate:
         return candidate(ground, gpu_split(load, gpus, None, count))
@@ -235,7 +249,7 @@ def _best_split(ground: Ground) -> Candidate | None:
     def layers_on_gpu(count: int) -> Candidate:
         return candidate(ground, gpu_split(load, gpus, count))
 
-    if any(layer.host_experts for layer in load.layers) and _gpus_fit(experts_on_host(n), ground.margin):
+    if load.has_experts and _gpus_fit(experts_on_host(n), ground.margin):
         return experts_on_host(_first(lambda count: _gpus_fit(experts_on_host(count), ground.margin), 1, n))
     if not _gpus_fit(layers_on_gpu(1), ground.margin):
         return None

@@ -8,7 +8,7 @@ about the model; a type whose block does not divide the row falls back to anothe
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -111,7 +111,7 @@ class Quantizations(Struct, frozen=True):
         return self.layouts.get(architecture or "", PLAIN)
 
 
-class Bytes(NamedTuple):
+class Bytes(Struct, frozen=True, array_like=True):
     """Bytes of some tensors: in the file, in the host's memory, in a GPU's memory (each with its padding)."""
 
     file: int
@@ -126,24 +126,26 @@ class Bytes(NamedTuple):
 NOTHING = Bytes(0, 0, 0)
 
 
-class StoredLayer(NamedTuple):
-    """Bytes of one layer: what every token reads, and the routed experts."""
+class StoredLayer(Struct, frozen=True, array_like=True):
+    """Bytes of one layer: what every token reads, and the routed experts. ``kind``: index in ``Shape.kinds``."""
 
+    kind: int
     mixer: Bytes
     ffn: Bytes
     experts: Bytes
 
 
-class Stored(NamedTuple):
+class Stored(Struct, frozen=True, array_like=True):
     """A model in one quantisation as the engine stores it.
 
-    ``kinds`` and ``layers`` as in ``types.Weights``. ``head``: output matrix, ``embedding`` again where it is tied.
-    ``first_layer`` lies beside layer 0, ``beside_output`` beside the output matrix, ``each_device`` once on every
-    device that holds layers. ``output_first``: a tied output is a copy of its own even on one device.
-    ``prediction_layers`` count as layers when they are split over devices, and are not loaded.
+    ``layers`` has one letter per layer, which names one of ``kinds``. ``head``: output matrix, ``embedding`` again
+    where it is tied. ``first_layer`` lies beside layer 0, ``beside_output`` beside the output matrix, ``each_device``
+    once on every device that holds layers. ``output_first``: a tied output is a copy of its own even on one device.
+    ``prediction_layers`` count as layers when they are split over devices; they are not loaded, like all of
+    ``unloaded`` (bytes in the file).
     """
 
-    weights: Weights
+    quant: str
     kinds: tuple[StoredLayer, ...]
     layers: str
     embedding: Bytes
@@ -153,8 +155,11 @@ class Stored(NamedTuple):
     beside_output: Bytes
     each_device: Bytes
     tied: bool
-    output_first: bool
-    prediction_layers: int
+    output_first: bool = False
+    prediction_layers: int = 0
+    unloaded: int = 0
+    header: int = 0
+    exact: bool = True
 
 
 class _Place(Struct):
@@ -211,6 +216,11 @@ class _Typist:
         self.place = place
         self._kept = quant if quant in _UNQUANTISED else "F16"
         self._made: dict[tuple[str, Matrix], Bytes] = {}
+        self._asked = {condition for rules in mix.rules.values() for condition, _ in rules}
+
+    def conditions(self) -> tuple[bool, ...]:
+        """What the mix can see of the layer that ``place`` is at."""
+        return tuple(_CONDITIONS[condition](self.place) for condition in self._asked)
 
     def part(self, part: Part) -> Bytes:
         """Bytes of some tensors of the layer that ``place`` is at."""
@@ -293,16 +303,21 @@ def _place(shape: Shape, kinds: list[LayerTensors], layout: Layout) -> _Place:
 
 
 def _layers(shape: Shape, kinds: list[LayerTensors], typist: _Typist) -> tuple[tuple[StoredLayer, ...], str]:
-    """The kinds of layers by bytes, and one letter per layer."""
+    """The kinds of layers by bytes, and one letter per layer. Layers that the mix treats alike are counted once."""
     found: dict[StoredLayer, str] = {}
+    made: dict[tuple[object, ...], str] = {}
     letters = []
     place = typist.place
     feed_forwards = 0
     for index, letter in enumerate(shape.layers):
-        kind = kinds[ord(letter) - 97]
+        number = ord(letter) - 97
+        kind = kinds[number]
         place.layer = index if place.experts else feed_forwards
-        layer = StoredLayer(typist.part(kind.mixer), typist.part(kind.ffn), typist.part(kind.experts))
-        letters.append(found.setdefault(layer, chr(97 + len(found))))
+        treated = (letter, *typist.conditions())
+        if treated not in made:
+            layer = StoredLayer(number, typist.part(kind.mixer), typist.part(kind.ffn), typist.part(kind.experts))
+            made[treated] = found.setdefault(layer, chr(97 + len(found)))
+        letters.append(made[treated])
         feed_forwards += bool(kind.ffn or kind.experts)
         place.value += _count_values(kind)
     return tuple(found), "".join(letters)
@@ -333,11 +348,10 @@ def _of_mix(model: Model, shape: Shape, quant: str, mix: Mix, layout: Layout, ta
     tables = NOTHING
     for matrix in outer.tables:
         tables = tables.plus(typist.stored("F32" if matrix.precision == FLOAT32 else embedding_type, matrix))
-    unloaded = _prediction_bytes(shape, kinds, layout, typist)
-    return _assembled(
-        quant,
-        stored_kinds,
-        letters,
+    return Stored(
+        quant=quant,
+        kinds=stored_kinds,
+        layers=letters,
         embedding=embedding,
         head=typist.stored(output_type, outer.head[0]) if outer.head else embedding if outer.tied else NOTHING,
         tables=tables,
@@ -345,61 +359,33 @@ def _of_mix(model: Model, shape: Shape, quant: str, mix: Mix, layout: Layout, ta
         beside_output=typist.part(outer.output),
         each_device=typist.part(tensors.rope_factors(shape, layout, model.context_tokens)),
         tied=outer.tied,
-        layout=layout,
-        vocabulary=shape.vocab_size,
-        unloaded=unloaded,
-    )
-
-
-def _assembled(
-    quant: str,
-    kinds: tuple[StoredLayer, ...],
-    letters: str,
-    *,
-    embedding: Bytes,
-    head: Bytes,
-    tables: Bytes,
-    first_layer: Bytes,
-    beside_output: Bytes,
-    each_device: Bytes,
-    tied: bool,
-    layout: Layout,
-    vocabulary: int,
-    unloaded: int = 0,
-    exact: bool = True,
-) -> Stored:
-    file_kinds = tuple(LayerBytes(kind.mixer.file, kind.ffn.file, kind.experts.file) for kind in kinds)
-    other = first_layer.file + beside_output.file + each_device.file
-    output = 0 if tied else head.file
-    body = sum(file_kinds[ord(letter) - 97].total for letter in letters)
-    total = body + embedding.file + output + tables.file + other + unloaded
-    weights = Weights(
-        quant=quant,
-        kinds=file_kinds,
-        layers=letters,
-        token_embedding=embedding.file,
-        output=output,
-        lookup=tables.file,
-        other=other,
-        tied=tied,
-        total=total,
-        file_bytes=total + HEADER_BYTES_PER_TOKEN * vocabulary,
-        exact=exact,
-        unloaded=unloaded,
-    )
-    return Stored(
-        weights=weights,
-        kinds=kinds,
-        layers=letters,
-        embedding=embedding,
-        head=head,
-        tables=tables,
-        first_layer=first_layer,
-        beside_output=beside_output,
-        each_device=each_device,
-        tied=tied,
         output_first=layout.output_first,
         prediction_layers=layout.prediction_layers,
+        unloaded=_prediction_bytes(shape, kinds, layout, typist),
+        header=HEADER_BYTES_PER_TOKEN * shape.vocab_size,
+    )
+
+
+def weights_of(stored: Stored) -> Weights:
+    """The file's side of a stored model, by role."""
+    kinds = tuple(LayerBytes(kind.mixer.file, kind.ffn.file, kind.experts.file) for kind in stored.kinds)
+    other = stored.first_layer.file + stored.beside_output.file + stored.each_device.file
+    output = 0 if stored.tied else stored.head.file
+    body = sum(kind.total * stored.layers.count(chr(97 + index)) for index, kind in enumerate(kinds))
+    total = body + stored.embedding.file + output + stored.tables.file + other + stored.unloaded
+    return Weights(
+        quant=stored.quant,
+        kinds=kinds,
+        layers=stored.layers,
+        token_embedding=stored.embedding.file,
+        output=output,
+        lookup=stored.tables.file,
+        other=other,
+        tied=stored.tied,
+        total=total,
+        file_bytes=total + stored.header,
+        exact=stored.exact,
+        unloaded=stored.unloaded,
     )
 
 
@@ -413,31 +399,26 @@ def _of_format(shape: Shape, quant: str, form: Format, layout: Layout) -> Stored
         return _plain(bits / 8)
 
     everywhere = form.quantised in ("linear", "all")
-    kinds = []
-    letters: dict[str, str] = {}
-    for letter, kind in zip("abcdefghijklmnopqrstuvwxyz", shape.kinds, strict=False):
-        part = tensors.layer_tensors(kind, shape, layout)
-        kinds.append(StoredLayer(size(part.mixer, everywhere), size(part.ffn, everywhere), size(part.experts, True)))
-        letters[letter] = letter
+    parts = [tensors.layer_tensors(kind, shape, layout) for kind in shape.kinds]
     outer = tensors.outer_tensors(shape, layout)
-    tables = form.quantised == "all"
-    head_bits = form.output_bits or (form.bits if tables else 16)
-    embedding = size((outer.embedding,), tables)
+    whole = form.quantised == "all"
+    head_bits = form.output_bits or (form.bits if whole else 16)
+    embedding = size((outer.embedding,), whole)
     own_head = _plain(sum(matrix.elements for matrix in outer.head) * head_bits / 8)
-    head = embedding if outer.tied else own_head
-    return _assembled(
-        quant,
-        tuple(kinds),
-        shape.layers,
+    return Stored(
+        quant=quant,
+        kinds=tuple(
+            StoredLayer(number, size(part.mixer, everywhere), size(part.ffn, everywhere), size(part.experts, True))
+            for number, part in enumerate(parts)
+        ),
+        layers=shape.layers,
         embedding=embedding,
-        head=head,
-        tables=size(outer.tables, tables),
+        head=embedding if outer.tied else own_head,
+        tables=size(outer.tables, whole),
         first_layer=size(outer.first_layer, everywhere),
         beside_output=size(outer.output, False),
         each_device=NOTHING,
         tied=outer.tied,
-        layout=layout,
-        vocabulary=0,
     )
 
 
@@ -466,12 +447,15 @@ def _of_file(model: Model, shape: Shape, file: tuple[Tensor, ...], layout: Layou
         else:
             unloaded += size.file
     found: dict[StoredLayer, str] = {}
-    letters = "".join(found.setdefault(StoredLayer(*layer), chr(97 + len(found))) for layer in layers)
+    letters = "".join(
+        found.setdefault(StoredLayer(ord(letter) - 97, *layer), chr(97 + len(found)))
+        for letter, layer in zip(shape.layers, layers, strict=True)
+    )
     tied = outer["head"] == NOTHING and not shape.no_lm_head
-    return _assembled(
-        model.file_quant or "",
-        tuple(found),
-        letters,
+    return Stored(
+        quant=model.file_quant or "",
+        kinds=tuple(found),
+        layers=letters,
         embedding=outer["embedding"],
         head=outer["embedding"] if tied else outer["head"],
         tables=outer["tables"],
@@ -479,9 +463,10 @@ def _of_file(model: Model, shape: Shape, file: tuple[Tensor, ...], layout: Layou
         beside_output=outer["output"],
         each_device=outer["each"],
         tied=tied,
-        layout=layout,
-        vocabulary=shape.vocab_size,
+        output_first=layout.output_first,
+        prediction_layers=layout.prediction_layers,
         unloaded=unloaded,
+        header=HEADER_BYTES_PER_TOKEN * shape.vocab_size,
     )
 
 
@@ -583,4 +568,4 @@ def store(model: Model, quant: str, table: Quantizations) -> Stored:
 
 def weights(model: Model, quant: str, quantizations: Quantizations) -> Weights:
     """Bytes of ``model`` in ``quant`` by role, as they lie in the file; raises as ``store`` does."""
-    return store(model, quant, quantizations).weights
+    return weights_of(store(model, quant, quantizations))

@@ -87,6 +87,7 @@ Extra = tuple[str, str, str, str]  # name, columns, rows, precision; sizes are p
 class Layout(Struct, frozen=True, forbid_unknown_fields=True):
     """How the files of one llama.cpp architecture differ from the usual.
 
+    ``fused_qkv``: Q, K and V lie in one tensor; ``fused_experts``: gate and up of the routed experts do.
     ``stored_shared_kv``: layers that read another layer's cache have K and V weights of their own all the same.
     ``output_first``: the engine makes the tied output before the embedding, hence two copies even on one device.
     ``layer_scalars``: numbers per layer that are no parameters. ``embedding_norm``: the one norm outside layers belongs
@@ -101,6 +102,7 @@ class Layout(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     fused_qkv: bool = False
+    fused_experts: bool = False
     stored_shared_kv: bool = False
     output_first: bool = False
     output: str | None = None
@@ -366,7 +368,7 @@ def _mlp(prefix: str, hidden: int, width: int, gated: bool, stack: int = 1, bias
     return part
 
 
-def _experts(m: MixtureOfExperts, hidden: int) -> tuple[Part, Part]:
+def _experts(m: MixtureOfExperts, hidden: int, layout: Layout) -> tuple[Part, Part]:
     router_outputs = m.router_outputs or m.n_experts
     always = vector("ffn_gate_inp", hidden * router_outputs)
     always += vector("exp_probs_b.bias", router_outputs if m.router_bias else 0)
@@ -380,15 +382,20 @@ def _experts(m: MixtureOfExperts, hidden: int) -> tuple[Part, Part]:
     if m.latent:
         always += (Matrix("ffn_latent_down", hidden, m.latent), Matrix("ffn_latent_up", m.latent, hidden))
         always += vector("ffn_latent_norm", m.latent_norm)
+    if layout.fused_experts:
+        return always, (
+            Matrix("ffn_gate_up_exps", width, 2 * m.moe_intermediate_size, m.n_experts),
+            Matrix("ffn_down_exps", m.moe_intermediate_size, width, m.n_experts),
+        )
     return always, _mlp("_exps", width, m.moe_intermediate_size, m.gated, m.n_experts, m.bias)
 
 
-def ffn_parts(ffn: FeedForward, hidden: int) -> tuple[Part, Part]:
+def ffn_parts(ffn: FeedForward, hidden: int, layout: Layout = PLAIN) -> tuple[Part, Part]:
     """Tensors of a feed-forward: those that every token reads, and the routed experts."""
     if isinstance(ffn, DenseFeedForward):
         return _mlp("", hidden, ffn.intermediate_size, ffn.gated, bias=ffn.bias), ()
     if isinstance(ffn, MixtureOfExperts):
-        return _experts(ffn, hidden)
+        return _experts(ffn, hidden, layout)
     return (), ()
 
 
@@ -435,7 +442,7 @@ def layer_tensors(layer: Layer, shape: Shape, layout: Layout = PLAIN) -> LayerTe
         mixer += vector("norm", hidden)
     mixer += _extras(layout.layer_extras, layer.extra_params, words, "extra")
     mixer += vector("layer_output_scale", layout.layer_scalars)
-    ffn, experts = ffn_parts(layer.ffn, hidden)
+    ffn, experts = ffn_parts(layer.ffn, hidden, layout)
     return LayerTensors(mixer, ffn, experts)
 
 
