@@ -2,18 +2,27 @@
 
 ``compute_buffers`` answers for one placement, per device. Where the engine's graph is known
 (``fitcheck.estimate.graph``) the answer is the engine's own allocation plan, to the byte; for an unknown architecture
-it is an upper bound, and ``ComputeBuffers.exact`` says so. Source: llama.cpp 0c1e57098.
+it is an upper bound, and ``ComputeBuffers.exact`` says so. The catalog's models in their common placements have been
+planned before (``BufferTable``), so that ranking hundreds of them walks no graphs. Source: llama.cpp 0c1e57098.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 
-from msgspec import Struct
+from msgspec import Raw, Struct, field
+from msgspec.json import decode
 
 from fitcheck.types import Attention, Backend, DenseFeedForward, LatentAttention, MixtureOfExperts, Shape
 
 HOST = 0  # device number of the host in ``BufferQuestion.layer_devices`` and index of its bytes in the answer
+CONTEXT_STEP = 256  # tokens: the engine rounds contexts up to it
+PLANNED_CACHES = ("f16", "q8_0")  # types of K and V that the table knows
+USUAL_TYPE = "q8_0"  # of weights whose type is not told
+Piece = tuple[int, ...]  # first context; then for each series its bytes there and its growth per step
+CopiedWeight = tuple[int, str, int, int]  # first layer that has it, name, row length, elements
+WeightType = Callable[[int, str], str]
 
 
 class BufferQuestion(Struct, frozen=True, kw_only=True):
@@ -42,25 +51,113 @@ class BufferQuestion(Struct, frozen=True, kw_only=True):
     kv_unified: bool = False
     layer_devices: tuple[int, ...] = ()
     cpu_expert_layers: int = 0
-    weight_type: Callable[[int, str], str] | None = None
+    weight_type: WeightType | None = None
     backend: Backend = Backend.CUDA
     embedding: bool = False
     model: str = ""
 
 
 class ComputeBuffers(Struct, frozen=True):
-    """Bytes per device: the host first, then each GPU. ``exact`` is False for the upper bound."""
+    """Bytes per device: the host first, then each GPU. ``exact`` is False for a bound."""
 
     bytes: tuple[int, ...]
     exact: bool
 
 
-def compute_buffers(question: BufferQuestion) -> ComputeBuffers:
-    """Bytes of the compute buffer on (host, first GPU, second GPU, …)."""
+class BufferTable(Struct, frozen=True):
+    """Plans of the catalog's models as straight pieces over the context.
+
+    ``rows`` maps a model's row number (``models``) to its plans: "gpu f16" to pieces of first context, host bytes, host
+    bytes per step of 256 tokens, GPU bytes, GPU bytes per step; decoded when first asked for. Splits ("experts": all
+    routed experts on the host, "half": the first half of the layers) have two GPU series: without copies of weights,
+    and what lies below the largest copy; "half weights" lists what is copied. They stand for all splits of their kind.
+    """
+
+    models: dict[str, int]
+    rows: tuple[dict[str, Raw], ...]
+    engine: str = ""
+    decoded: dict[tuple[int, str], tuple[Piece, ...]] = field(default_factory=dict)
+    copied: dict[tuple[int, str], tuple[CopiedWeight, ...]] = field(default_factory=dict)
+
+    def find(self, question: BufferQuestion) -> ComputeBuffers | None:
+        """The planned answer, or None where the table has none for this question."""
+        kind = _kind(question)
+        row = self.models.get(question.model)
+        if kind is None or row is None:
+            return None
+        pieces = self._pieces(row, f"{kind} {question.kv_type_k}")
+        context = -(-question.context_tokens // CONTEXT_STEP) * CONTEXT_STEP
+        at = bisect_right(pieces, context, key=lambda piece: piece[0]) - 1
+        if at < 0:
+            return None
+        piece = pieces[at]
+        steps = (context - piece[0]) // CONTEXT_STEP
+        series = tuple(piece[i] + steps * piece[i + 1] for i in range(1, len(piece), 2))
+        if kind in ("cpu", "gpu"):
+            return ComputeBuffers(series, True)
+        host, least, below = series
+        largest = copied_bytes(self._copied(row, f"{kind} weights"), question.weight_type)
+        return ComputeBuffers((host, max(least, below + largest)), False)
+
+    def _pieces(self, row: int, name: str) -> tuple[Piece, ...]:
+        key = (row, name)
+        found = self.decoded.get(key)
+        if found is None:
+            raw = self.rows[row].get(name)
+            found = self.decoded[key] = decode(raw, type=tuple[Piece, ...]) if raw is not None else ()
+        return found
+
+    def _copied(self, row: int, name: str) -> tuple[CopiedWeight, ...]:
+        key = (row, name)
+        found = self.copied.get(key)
+        if found is None:
+            found = self.copied[key] = decode(self.rows[row][name], type=tuple[CopiedWeight, ...])
+        return found
+
+
+def copied_bytes(weights: tuple[CopiedWeight, ...], weight_type: WeightType | None) -> int:
+    """Bytes of the largest host weight as it is copied to a GPU."""
+    from fitcheck.estimate.graph.planner import padded_matrix_bytes
+
+    return max(
+        (
+            padded_matrix_bytes(weight_type(layer, name) if weight_type else USUAL_TYPE, row, elements)
+            for layer, name, row, elements in weights
+        ),
+        default=0,
+    )
+
+
+def _kind(question: BufferQuestion) -> str | None:
+    """Which of the planned placements a question is about."""
+    common = (
+        question.flash_attention
+        and question.kv_type_k == question.kv_type_v
+        and (question.ubatch_tokens, question.sequences, question.outputs) == (512, 1, 1)
+        and question.batch_tokens >= 512
+        and not question.swa_full
+    )
+    if not common:
+        return None
+    devices = question.layer_devices
+    if not devices:
+        return "cpu"
+    if max(devices) > 1:
+        return None
+    if HOST in devices:
+        return "half" if not question.cpu_expert_layers else None
+    return "experts" if question.cpu_expert_layers else "gpu"
+
+
+def compute_buffers(question: BufferQuestion, table: BufferTable | None = None) -> ComputeBuffers:
+    """Bytes of the compute buffer on (host, first GPU, second GPU, …), from ``table`` where it knows the question."""
+    found = table.find(question) if table is not None else None
+    if found is not None:
+        return found
     from fitcheck.estimate.graph.whole import planned_bytes  # imported late: most answers come from the table
 
     planned = planned_bytes(question)
-    return ComputeBuffers(planned, True) if planned is not None else _upper_bound(question)
+    return ComputeBuffers(planned, True) if planned is not None else upper_bound(question)
 
 
 def output_buffer_bytes(shape: Shape, sequences: int = 1, embedding: bool = False) -> int:
@@ -79,26 +176,15 @@ def layer_split(n_layers: int, gpus: int, shares: tuple[float, ...] = ()) -> tup
     )
 
 
-def _upper_bound(question: BufferQuestion) -> ComputeBuffers:
+def upper_bound(question: BufferQuestion) -> ComputeBuffers:
     """A bound for graphs that this program does not know: the widest layer without any reuse, masks and logits."""
     shape = question.shape
-    tokens = min(question.context_tokens, question.ubatch_tokens)
+    context = question.context_tokens
+    tokens = min(context, question.ubatch_tokens)
     outputs = min(tokens, question.outputs or tokens)
     d = shape.hidden_size
-    width = 0
-    for layer in shape.kinds:
-        mixer, ffn, wide = layer.mixer, layer.ffn, 6 * d
-        if isinstance(mixer, Attention):
-            heads = mixer.n_heads * mixer.head_dim
-            wide += 4 * heads + (0 if question.flash_attention else 2 * mixer.n_heads * question.context_tokens)
-        elif isinstance(mixer, LatentAttention):
-            wide += 4 * mixer.n_heads * (mixer.kv_lora_rank + mixer.qk_rope_head_dim)
-        if isinstance(ffn, DenseFeedForward):
-            wide += 3 * ffn.intermediate_size
-        elif isinstance(ffn, MixtureOfExperts):
-            wide += ffn.experts_per_token * (3 * ffn.moe_intermediate_size + d) + 3 * ffn.n_experts
-        width = max(width, wide)
-    mask = question.context_tokens * tokens * (2 if question.flash_attention else 4) * 2
+    width = max((_layer_width(layer.mixer, layer.ffn, d, question) for layer in shape.kinds), default=0)
+    mask = context * tokens * (2 if question.flash_attention else 4) * 2
     full = 4 * tokens * width + mask + 4 * outputs * (shape.vocab_size + d) + 4 * d * tokens
     gpus = max(question.layer_devices, default=0)
     if not gpus:
@@ -106,3 +192,20 @@ def _upper_bound(question: BufferQuestion) -> ComputeBuffers:
     copies = 4 if gpus > 1 else 1
     on_gpu = full + copies * (mask + 4 * d * tokens)
     return ComputeBuffers((copies * (8 * d * tokens + mask), *[on_gpu] * gpus), False)
+
+
+def _layer_width(mixer: object, ffn: object, d: int, question: BufferQuestion) -> int:
+    """Numbers per token that a layer makes, none of them reused."""
+    width = 6 * d
+    scores = 0 if question.flash_attention else 2 * question.context_tokens
+    if isinstance(mixer, Attention):
+        width += mixer.n_heads * (4 * mixer.head_dim + scores)
+    elif isinstance(mixer, LatentAttention):
+        width += mixer.n_heads * (4 * (mixer.kv_lora_rank + mixer.qk_rope_head_dim) + scores)
+        if mixer.indexer:
+            width += 4 * question.context_tokens
+    if isinstance(ffn, DenseFeedForward):
+        width += 3 * ffn.intermediate_size
+    elif isinstance(ffn, MixtureOfExperts):
+        width += ffn.experts_per_token * (3 * ffn.moe_intermediate_size + d) + 3 * ffn.n_experts
+    return width

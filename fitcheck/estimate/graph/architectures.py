@@ -16,28 +16,26 @@ from fitcheck.types import MixtureOfExperts
 class Traits(Struct, frozen=True):
     """One architecture. The defaults are those of Llama.
 
-    ``norm``: RMS_NORM or NORM (layer norm); ``norm_bias`` and ``norm_weight``: what it carries. ``qk_norm``: the kind
-    of norm over Q and K; ``always_norms_qk``: even where its weights are all ones;
-    ``norms_rotated``: after rope. ``pre_norm`` / ``post_norm``: norms before and after attention and feed-forward;
-    ``post_norm_first``: the one after attention comes before the last layer's rows are gathered.
-    ``parallel``: attention and feed-forward read the same input; the word order is that of the sum (a: attention, f:
-    feed-forward, x: the layer's input). ``parallel_norm``: the feed-forward has a norm of its own.
-    ``residual_first``: which sums name the residual first: "a" after attention, "f" after the feed-forward.
-    ``qkv``: split, fused (one tensor) or flat (norms run over whole projections).
-    ``rope``: all layers, none, windows (only layers with a window, if the model has any), windows_or_dense (the dense
-    layers too) or three_of_four. ``positions``: positions per token, 0 without a position input. ``windows``: the
-    engine keeps the sliding window. ``deep_inputs``: parts of the embedding that the first layers add to their result
-    (images). ``attention_scale``: an input with one factor per token; ``scales_unrotated_q``: only layers without rope
-    use it. ``sub_norms``: norms before both output projections.
-    ``host_output``:
-    the output matrix is the embedding on the host. ``dense``: split, or fused (gate and up in one tensor). ``squares``: the activation is relu squared.
-    ``gating``: softmax, sigmoid, softmax_of_chosen or by_bias (sigmoid where experts have a selection bias).
-    ``normalises_weights``: whether the chosen experts' weights are made to add up to one (None: as the model says);
-    ``scales_weights``: whether they are scaled, where the model does not say.
-    ``weighs_input``: experts get their input weighted (Llama 4). ``fused_experts``: gate and up in one tensor.
-    ``divides_shared_gate``: Qwen2-MoE's spelling of a sigmoid. ``repeats_delta_heads``: Qwen3-Next.
-    ``late``: all rows go through the last layer and stay: the normed or the raw state.
-    ``pooling``: of an embedding model, where the shape does not say: cls or mean. ``family``: whose graph it is.
+     ``norm``: RMS_NORM or NORM (layer norm); ``norm_bias`` and ``norm_weight``: what it carries. ``qk_norm``: the
+    kind of norm over Q and K; ``always_norms_qk``: even where its weights are all ones; ``norms_rotated``: after
+    rope. ``pre_norm`` / ``post_norm``: norms before and after attention and feed-forward; ``post_norm_first``: the
+    one after attention comes before the last layer's rows are gathered. ``parallel``: attention and feed-forward read
+    the same input; the word order is that of the sum (a: attention, f: feed-forward, x: the layer's input).
+    ``parallel_norm``: the feed-forward has a norm of its own. ``residual_first``: which sums name the residual first:
+    "a" after attention, "f" after the feed-forward. ``qkv``: split, fused (one tensor) or flat (norms run over whole
+    projections). ``rope``: all layers, none, windows (only layers with a window, if the model has any),
+    windows_or_dense (the dense layers too) or three_of_four. ``positions``: positions per token, 0 without a position
+    input. ``windows``: the engine keeps the sliding window. ``deep_inputs``: parts of the embedding that the first
+    layers add to their result (images). ``attention_scale``: an input with one factor per token;
+    ``scales_unrotated_q``: only layers without rope use it. ``sub_norms``: norms before both output projections.
+    ``host_output``: the output matrix is the embedding on the host. ``dense``: split, or fused (gate and up in one
+    tensor). ``squares``: the activation is relu squared. ``gating``: softmax, sigmoid, softmax_of_chosen or by_bias
+    (sigmoid where experts have a selection bias). ``normalises_weights``: whether the chosen experts' weights are
+    made to add up to one (None: as the model says); ``scales_weights``: whether they are scaled, where the model does
+    not say. ``weighs_input``: experts get their input weighted (Llama 4). ``fused_experts``: gate and up in one
+    tensor. ``divides_shared_gate``: Qwen2-MoE's spelling of a sigmoid. ``repeats_delta_heads``: Qwen3-Next. ``late``:
+    all rows go through the last layer and stay: the normed or the raw state. ``pooling``: of an embedding model,
+    where the shape does not say: cls or mean. ``family``: whose graph it is.
     """
 
     norm: str = "RMS_NORM"
@@ -174,7 +172,9 @@ ARCHITECTURES: dict[str, Traits] = {
         gating="sigmoid", normalises_weights=None, scales_weights=True,
     ),
     "muse-glimmer": Traits(
-        always_norms_qk=True, post_norm=True, post_norm_first=True, normed_embedding=True, windows=True, rope="windows"),
+        always_norms_qk=True, post_norm=True, post_norm_first=True, normed_embedding=True, windows=True,
+        rope="windows",
+    ),
     "laguna": replace(_SIGMOID, windows=True),
     "step35": replace(_SIGMOID, windows=True, late="raw"),
     "mimo2": Traits(windows=True, gating="sigmoid"),

@@ -59,6 +59,14 @@ def gpu_bytes(tensor: Tensor) -> int:
     return size
 
 
+def padded_matrix_bytes(type_: str, row: int, elements: int) -> int:
+    """Bytes of a matrix on a GPU, rows of ``row`` elements."""
+    size = row_bytes(type_, row) * (elements // row)
+    if BLOCKS[type_][0] > 1 and row % GPU_ROW_PADDING:
+        size += row_bytes(type_, GPU_ROW_PADDING - row % GPU_ROW_PADDING)
+    return _padded(size, 128)
+
+
 # ---- devices
 
 
@@ -84,11 +92,6 @@ def _spread(nodes: Iterable[Tensor], gpus_only: bool) -> None:
             node.device = device
 
 
-def _device_of(tensor: Tensor) -> int:
-    root = tensor.root
-    return HOST if root.input else root.device
-
-
 def split(graph: Graph, copies: int) -> tuple[list[Tensor], list[Tensor]]:
     """Steps in order (nodes, and copies of what crosses between devices), and what is allocated before the first."""
     crossing: dict[tuple[int, int], Tensor] = {}
@@ -97,12 +100,14 @@ def split(graph: Graph, copies: int) -> tuple[list[Tensor], list[Tensor]]:
     pending: list[Tensor] = []  # nodes of the run that is being collected
     device = graph.nodes[0].device
     has_inputs = False
+    weights_on_host = bool(graph.host_weights)
     for node in graph.nodes:
-        if node.device != device or (has_inputs and _needs_host_weight(node, device)):
+        if node.device != device or (has_inputs and weights_on_host and _needs_host_weight(node, device)):
             steps += pending
             pending, has_inputs, device = [], False, node.device
         for i, source in enumerate(node.sources):
-            if _device_of(source) == device:
+            root = source.root
+            if (HOST if root.input else root.device) == device:
                 continue
             key = (id(source), device)
             if key not in crossing:

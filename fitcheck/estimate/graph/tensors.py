@@ -163,7 +163,7 @@ class Graph:
         self.copies_weights = gpus > 0 and HOST in layer_devices
         self.nodes: list[Tensor] = []
         self.inputs: list[Tensor] = []
-        self._host_weights: dict[tuple[int, str, str], Tensor] = {}
+        self.host_weights: dict[tuple[int, str, str], Tensor] = {}
 
     # ---- order
 
@@ -231,9 +231,9 @@ class Graph:
 
     def _host_weight(self, key: tuple[int, str, str], ne: Dims, type_: str) -> Tensor:
         """The weight that ``key`` (layer, name, operation) names: the same tensor each time it is used."""
-        if key not in self._host_weights:
-            self._host_weights[key] = self.stored(type_ or self.weight_type(key[0], key[1]), HOST, *ne)
-        return self._host_weights[key]
+        if key not in self.host_weights:
+            self.host_weights[key] = self.stored(type_ or self.weight_type(key[0], key[1]), HOST, *ne)
+        return self.host_weights[key]
 
     def matmul(self, layer: int, name: str, width: int, x: Tensor, type_: str = "") -> Tensor:
         """``weight [x.ne0, width] @ x``."""
@@ -333,11 +333,11 @@ class Graph:
         """A look into ``x``: ``strides`` are those of dimensions 1, 2, 3; missing ones follow without gaps."""
         shape = dims(ne)
         block, size = BLOCKS[x.type]
-        full = [x.strides[0] if x.strides else size]
-        for i in range(1, 4):
-            given = strides[i - 1] if i <= len(strides) else None
-            full.append(given if given is not None else full[i - 1] * (shape[i - 1] if i > 1 else shape[0] // block))
-        return self._view(x, shape, dims(tuple(full)))
+        s0 = x.strides[0] if x.strides else size
+        s1 = strides[0] if strides else s0 * (shape[0] // block)
+        s2 = strides[1] if len(strides) > 1 else s1 * shape[1]
+        s3 = strides[2] if len(strides) > 2 else s2 * shape[2]
+        return self._view(x, shape, (s0, s1, s2, s3))
 
     def reshape(self, x: Tensor, *ne: int) -> Tensor:
         """The same elements under another shape."""

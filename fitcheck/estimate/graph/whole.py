@@ -15,6 +15,7 @@ from fitcheck.estimate.graph.tensors import HOST
 if TYPE_CHECKING:
     from fitcheck.estimate.buffers import BufferQuestion
 
+LARGEST = 4  # copied weights that may be the largest, depending on their types
 _BUILDERS: dict[str, type[Decoder] | type[Encoder] | type[Gemma3n] | type[Gemma4]] = {
     "decoder": Decoder,
     "encoder": Encoder,
@@ -25,6 +26,12 @@ _BUILDERS: dict[str, type[Decoder] | type[Encoder] | type[Gemma3n] | type[Gemma4
 
 def planned_bytes(question: BufferQuestion) -> tuple[int, ...] | None:
     """Bytes per device as the engine plans them, or None where this program has no graph for the model."""
+    graph = built(question)
+    return plan(graph, _is_pipelined(question)) if graph is not None else None
+
+
+def built(question: BufferQuestion) -> ModelGraph | None:
+    """The engine's graph, or None where this program has none for the model."""
     traits = ARCHITECTURES.get(question.architecture)
     if traits is None:
         return None
@@ -33,7 +40,19 @@ def planned_bytes(question: BufferQuestion) -> tuple[int, ...] | None:
         _BUILDERS[traits.family](graph).build()
     except UnknownGraphError:
         return None
-    return plan(graph, _is_pipelined(question))
+    return graph
+
+
+def copied_weights(question: BufferQuestion) -> list[tuple[int, str, int, int]]:
+    """The largest weights that a split copies to a GPU: (first layer that has it, name, row length, elements)."""
+    graph = built(question)
+    if graph is None:
+        return []
+    found: dict[tuple[str, int, int], int] = {}
+    for (layer, name, _), weight in graph.host_weights.items():
+        found.setdefault((name, weight.ne[0], weight.elements), layer)
+    largest = sorted(found, key=lambda key: (-key[2], key[0]))[:LARGEST]
+    return [(found[key], *key) for key in largest]
 
 
 def _is_pipelined(question: BufferQuestion) -> bool:

@@ -1,0 +1,207 @@
+"""Plan the compute buffers of the catalog's models and write ``fitcheck/data/buffers.json``.
+
+Run ``python -m fitcheck.estimate.buffers_build`` after a change of the catalog or of ``fitcheck.estimate.graph``. For
+each model, placement and cache type the planner is asked at as few contexts as it takes to find the straight pieces
+between which it bends: two points from each end give two lines; where they meet is tried next. Half of the layers on
+the host bends all the time and stands for other splits anyway: there contexts are doubled, with lines between them.
+The result is the same for the same input.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fitcheck import catalog
+from fitcheck.estimate.buffers import CONTEXT_STEP, PLANNED_CACHES, BufferQuestion, copied_bytes
+from fitcheck.estimate.graph.architectures import ARCHITECTURES
+from fitcheck.estimate.graph.whole import copied_weights, planned_bytes
+from fitcheck.types import MixtureOfExperts, Model, Shape
+
+TARGET = Path(__file__).parent.parent / "data" / "buffers.json"
+ENGINE = "llama.cpp 0c1e57098"
+UNKNOWN_CONTEXT = 131_072
+SMALLEST_TYPE = "iq1_s"  # what is left when copied weights hardly count
+USUAL_TYPE = "q8_0"
+Bytes = tuple[int, ...]
+
+
+def straight_pieces(f: Callable[[int], Bytes], first: int, last: int) -> list[list[int]]:
+    """``f`` between the multiples ``first`` and ``last`` of the step, as [context, value, step, value, step, …]."""
+    known: dict[int, Bytes] = {}
+
+    def at(context: int) -> Bytes:
+        if context not in known:
+            known[context] = f(context)
+        return known[context]
+
+    return [
+        [start, *(number for pair in zip(at(start), slope, strict=True) for number in pair)]
+        for start, slope in _lines(at, first, last)
+    ]
+
+
+def doubled_pieces(f: Callable[[int], Bytes], first: int, last: int) -> list[list[int]]:
+    """``f`` at ``first`` and its doublings up to ``last``, with straight lines between them (rounded up)."""
+    contexts = [first]
+    while contexts[-1] < last:
+        contexts.append(min(contexts[-1] * 2, last))
+    values = [f(context) for context in contexts]
+    pieces = []
+    for i, (start, low) in enumerate(zip(contexts, values, strict=True)):
+        high, end = (values[i + 1], contexts[i + 1]) if i + 1 < len(values) else (low, start + CONTEXT_STEP)
+        steps = (end - start) // CONTEXT_STEP
+        growth = [-((x - y) // steps) for x, y in zip(low, high, strict=True)]
+        pieces.append([start, *(number for pair in zip(low, growth, strict=True) for number in pair)])
+    return pieces
+
+
+def _lines(at: Callable[[int], Bytes], low: int, high: int) -> Iterator[tuple[int, Bytes]]:
+    """(first context, growth per step) of each piece from ``low`` to ``high``."""
+    if low == high:
+        yield low, tuple(0 for _ in at(low))
+        return
+    left = tuple(y - x for x, y in zip(at(low), at(low + CONTEXT_STEP), strict=True))
+    steps = (high - low) // CONTEXT_STEP
+    if _growth(at(low), at(high), steps) == left and _on_line(at, low, high, left):
+        yield low, left
+        return
+    if steps == 1:
+        yield low, left
+        return
+    middle = _bend(at, low, high, left)
+    yield from _merged(_lines(at, low, middle), _lines(at, middle + CONTEXT_STEP, high), at)
+
+
+def _merged(
+    first: Iterator[tuple[int, Bytes]], second: Iterator[tuple[int, Bytes]], at: Callable[[int], Bytes]
+) -> Iterator[tuple[int, Bytes]]:
+    """Both runs of pieces, a piece that continues its predecessor left out."""
+    last: tuple[int, Bytes] | None = None
+    for start, slope in (*first, *second):
+        if last is not None:
+            steps = (start - last[0]) // CONTEXT_STEP
+            if slope == last[1] and at(start) == _along(at(last[0]), slope, steps):
+                continue
+        last = (start, slope)
+        yield last
+
+
+def _growth(a: Bytes, b: Bytes, steps: int) -> Bytes | None:
+    """Growth per step from a to b, None if it is not whole."""
+    pairs = [divmod(y - x, steps) for x, y in zip(a, b, strict=True)]
+    return tuple(whole for whole, _ in pairs) if not any(rest for _, rest in pairs) else None
+
+
+def _along(start: Bytes, slope: Bytes, steps: int) -> Bytes:
+    return tuple(x + steps * growth for x, growth in zip(start, slope, strict=True))
+
+
+def _on_line(at: Callable[[int], Bytes], low: int, high: int, slope: Bytes) -> bool:
+    steps = (high - low) // CONTEXT_STEP
+    return all(
+        at(low + part * CONTEXT_STEP) == _along(at(low), slope, part)
+        for part in {steps // 4, steps // 2, 3 * steps // 4}
+    )
+
+
+def _bend(at: Callable[[int], Bytes], low: int, high: int, left: Bytes) -> int:
+    """The last context of the left piece, guessed from where the lines from both ends meet."""
+    steps = (high - low) // CONTEXT_STEP
+    right = tuple(y - x for x, y in zip(at(high - CONTEXT_STEP), at(high), strict=True))
+    for index in range(len(at(low))):
+        if left[index] != right[index]:
+            gap = at(high)[index] - right[index] * steps - at(low)[index]
+            guess = gap // (left[index] - right[index])
+            if 0 <= guess < steps:
+                return low + guess * CONTEXT_STEP
+    return low + (steps // 2 - (steps % 2 == 0)) * CONTEXT_STEP if steps > 1 else low
+
+
+def plans(model: Model, shape: Shape) -> dict[str, Any]:
+    """All plans of one model, by "placement cache-type", and what its splits copy."""
+    n = shape.n_layers * max(1, shape.num_loops)
+    longest = model.context_extended_tokens or model.context_tokens or UNKNOWN_CONTEXT
+    last = max(2, -(-longest // CONTEXT_STEP)) * CONTEXT_STEP
+    half = (0,) * (n // 2) + (1,) * (n + 1 - n // 2)
+    placements: dict[str, dict[str, Any]] = {"cpu": {}, "gpu": {"layer_devices": (1,) * (n + 1)}}
+    placements["half"] = {"layer_devices": half}
+    if any(isinstance(kind.ffn, MixtureOfExperts) for kind in shape.kinds):
+        placements["experts"] = {"layer_devices": (1,) * (n + 1), "cpu_expert_layers": n}
+    found: dict[str, Any] = {}
+    for name, placement in placements.items():
+        split = name in ("half", "experts")
+        if split:
+            found[f"{name} weights"] = copied_weights(_question(model, shape, 512, placement, "f16", USUAL_TYPE))
+        for cache in PLANNED_CACHES:
+
+            def bytes_at(
+                context: int, placement: dict[str, Any] = placement, cache: str = cache, split: bool = split
+            ) -> Bytes:
+                usual = _question(model, shape, context, placement, cache, USUAL_TYPE)
+                host, *gpu = _planned(usual)
+                if not split:
+                    return (host, *gpu)
+                least = _planned(_question(model, shape, context, placement, cache, SMALLEST_TYPE))[1]
+                return host, least, gpu[0] - copied_bytes(found[f"{name} weights"], usual.weight_type)  # noqa: B023
+
+            pieces = straight_pieces(bytes_at, CONTEXT_STEP, CONTEXT_STEP)
+            find = doubled_pieces if name == "half" else straight_pieces
+            found[f"{name} {cache}"] = pieces + find(bytes_at, 2 * CONTEXT_STEP, last)
+    return found
+
+
+def _question(
+    model: Model, shape: Shape, context: int, placement: dict[str, Any], cache: str, weights: str
+) -> BufferQuestion:
+    return BufferQuestion(
+        architecture=model.architecture or "",
+        shape=shape,
+        context_tokens=context,
+        kv_type_k=cache,
+        kv_type_v=cache,
+        weight_type=lambda layer, name: weights,
+        **placement,
+    )
+
+
+def _planned(question: BufferQuestion) -> Bytes:
+    planned = planned_bytes(question)
+    if planned is None:
+        raise LookupError(question.architecture)
+    return planned
+
+
+def build(models: tuple[Model, ...]) -> dict[str, Any]:
+    """The whole table; models of the same shape share a row."""
+    rows: list[dict[str, Any]] = []
+    numbers: dict[bytes, int] = {}
+    index: dict[str, int] = {}
+    for model in models:
+        if model.shape is None or model.architecture not in ARCHITECTURES:
+            continue
+        longest = model.context_extended_tokens or model.context_tokens
+        key = msgspec.json.encode((model.architecture, longest, model.shape))
+        if key not in numbers:
+            try:
+                rows.append(plans(model, model.shape))
+            except LookupError:
+                continue
+            numbers[key] = len(rows) - 1
+            print(f"{len(rows):4d} {model.id}", file=sys.stderr)
+        index[model.id] = numbers[key]
+    return {"engine": ENGINE, "models": index, "rows": rows}
+
+
+def main() -> None:
+    """Plan everything and write the file."""
+    table = build(catalog.load().models)
+    TARGET.write_bytes(msgspec.json.encode(table).replace(b'},{"cpu', b'},\n{"cpu') + b"\n")
+
+
+if __name__ == "__main__":
+    main()
