@@ -82,11 +82,11 @@ def pretend(
         raise FitcheckError("unknown_hardware", "no hardware is named", 'write it like --on "RTX 4090"')
     if text.strip().lower() == "cpu":
         text = _HOSTS["desktop"]
-    gpus, cpus = load_gpus(), load_cpus()
+    gpus, cpus = _GpuNames(load_gpus()), load_cpus()
     cards: list[tuple[GpuRow, _Part]] = []
     processors: list[tuple[Processor, _Part]] = []
     ram_gib: float | None = None
-    for part in _parts(text, lambda name: bool(_gpu_candidates(name, gpus)) or _processor(name, cpus) is not None):
+    for part in _parts(text, lambda name: bool(gpus.find(name)) or _processor(name, cpus) is not None):
         if not part.text:
             ram_gib = part.memory_gib
             continue
@@ -120,6 +120,31 @@ _MEMORY = re.compile(
     r"(?:d?ram|vram|memory|lpddr\dx?|ddr\d|hbm\d?e?)(?:-\d+)?)?(?![\w-])",
     re.IGNORECASE,
 )
+#: What a bare "G" may follow: other numbers before it are models (5600G, 778G).
+_SIZES_GIB = {
+    *range(1, 25),
+    28,
+    32,
+    36,
+    40,
+    44,
+    48,
+    64,
+    72,
+    80,
+    94,
+    96,
+    128,
+    141,
+    144,
+    180,
+    192,
+    256,
+    288,
+    384,
+    512,
+    768,
+}
 _SEPARATOR = re.compile(r"\s+\+\s+|\s*[,;&]\s*")
 _WORD_OR_PLUS = re.compile(r"\+|\s+(?:with|and|plus)\s+", re.IGNORECASE)
 _PRODUCT = re.compile(
@@ -157,7 +182,7 @@ def _part(text: str) -> _Part:
             raise FitcheckError("unknown_hardware", f"cannot pretend {count} cards", f"at most {_MOST_CARDS}")
     memory = _MEMORY.search(text)
     memory_gib = None
-    if memory is not None:
+    if memory is not None and (memory[3] is None or int(memory[3]) in _SIZES_GIB):
         memory_gib = float(memory[1] or memory[3]) * (1024 if (memory[2] or "").lower() == "t" else 1)
         text = f"{text[: memory.start()]} {text[memory.end() :]}"
     return _Part(_PRODUCT.sub("", " ".join(text.split())), count, memory_gib, cpu_only)
@@ -199,40 +224,51 @@ def _processor(text: str, cpus: CpuTable) -> Processor | None:
     return processor_of(platforms[0], model, text) if len(platforms) == 1 else found
 
 
-def _gpu_candidates(text: str, rows: tuple[GpuRow, ...]) -> tuple[GpuRow, ...]:
-    """Rows that a spelling may mean: by full name, by what tells cards apart, then without the series' letters."""
-    lower = " ".join(text.lower().split())
-    exact = tuple(row for row in rows if row.name.lower() == lower)
-    if exact:
-        return exact
-    wanted = _fold(text)
-    if not wanted:
-        return ()
-    found = tuple(row for row in rows if any(_fold(name) == wanted for name in _spellings(row)))
-    if found or not re.search(r"\d{3}|[a-z]\d", wanted):
-        return found
-    return tuple(row for row in rows if any(_WEAK.sub("", _fold(name)) == wanted for name in _spellings(row)))
+class _GpuNames:
+    """Every spelling of every row, folded once."""
+
+    def __init__(self, rows: tuple[GpuRow, ...]) -> None:
+        self.rows = rows
+        self.full = {name.lower(): row for row in rows for name in (row.name, f"{row.vendor.value} {row.name}")}
+        self.folded: dict[str, list[GpuRow]] = {}
+        for row in rows:
+            for spelling in dict.fromkeys(_fold(name) for name in _spellings(row)):
+                self.folded.setdefault(spelling, []).append(row)
+
+    def find(self, text: str) -> list[GpuRow]:
+        """Rows that a text may mean: by full name, by what tells cards apart, then without the series' letters."""
+        whole = self.full.get(" ".join(text.lower().split()))
+        if whole is not None:
+            return [whole]
+        wanted = _fold(text)
+        found = self.folded.get(wanted, []) if wanted else []
+        if found or not re.search(r"\d{3}|[a-z]\d", wanted):
+            return found
+        short = [row for spelling, rows in self.folded.items() if _WEAK.sub("", spelling) == wanted for row in rows]
+        return list({row.name: row for row in short}.values())
 
 
-def _gpu(part: _Part, rows: tuple[GpuRow, ...]) -> GpuRow | None:
+def _gpu(part: _Part, names: _GpuNames) -> GpuRow | None:
     """The one row that a part means, None if it names no GPU."""
-    if part.memory_gib is not None:
-        named_with_memory = _gpu_candidates(f"{part.text} {part.memory_gib:g}GB", rows)
+    candidates = names.find(part.text)
+    if part.memory_gib is not None and candidates:
+        named_with_memory = names.find(f"{part.text} {part.memory_gib:g}GB")
         if len(named_with_memory) == 1:
             return named_with_memory[0]
-    candidates = _gpu_candidates(part.text, rows)
-    if part.memory_gib is not None and len(candidates) > 0:
-        variants = {name for row in candidates for name in row.driver_names or (row.name,)}
-        family = candidates + tuple(
-            row for row in rows if row not in candidates and variants.intersection(row.driver_names or (row.name,))
-        )
-        fitting = tuple(row for row in family if _has_size(row, part.memory_gib))
+        family = [*candidates, *(row for row in names.rows if row not in candidates and _is_variant(row, candidates))]
+        fitting = [row for row in family if _has_size(row, part.memory_gib)]
         if not fitting:
             raise _no_such_size(part, family)
-        candidates = tuple(row for row in fitting if not row.rare) or fitting
+        candidates = [row for row in fitting if not row.rare] or fitting
     if len(candidates) > 1:
         raise _ambiguous(part.text, candidates)
     return candidates[0] if candidates else None
+
+
+def _is_variant(row: GpuRow, others: list[GpuRow]) -> bool:
+    """Whether a driver prints the same name for this row and one of the others."""
+    names = row.driver_names or (row.name,)
+    return any(name in (other.driver_names or (other.name,)) for other in others for name in names)
 
 
 def _has_size(row: GpuRow, memory_gib: float) -> bool:
@@ -241,13 +277,13 @@ def _has_size(row: GpuRow, memory_gib: float) -> bool:
     return abs(row.memory_gib - memory_gib) < 0.51
 
 
-def _no_such_size(part: _Part, family: tuple[GpuRow, ...]) -> FitcheckError:
+def _no_such_size(part: _Part, family: list[GpuRow]) -> FitcheckError:
     sizes = ", ".join(dict.fromkeys(_sizes(row).removesuffix(", ") for row in family))
     hint = f'add RAM as a part of its own ("{part.text} + {part.memory_gib:g}GB"), or give --vram'
     return FitcheckError("unknown_hardware", f"{part.text!r} is sold with {sizes}, not {part.memory_gib:g} GB", hint)
 
 
-def _ambiguous(text: str, candidates: tuple[GpuRow, ...]) -> FitcheckError:
+def _ambiguous(text: str, candidates: list[GpuRow]) -> FitcheckError:
     lines = [f"{row.name} ({_sizes(row)}{row.bandwidth_gbs:.0f} GB/s)" for row in candidates[:12]]
     return FitcheckError(
         "ambiguous_hardware", f"{text!r} may be {len(candidates)} things: {'; '.join(lines)}", "write the full name"
@@ -259,12 +295,12 @@ def _sizes(row: GpuRow) -> str:
     return f"{'/'.join(f'{size:g}' for size in sizes)} GB, " if sizes else ""
 
 
-def _unknown(text: str, rows: tuple[GpuRow, ...]) -> FitcheckError:
+def _unknown(text: str, names: _GpuNames) -> FitcheckError:
     from difflib import get_close_matches
 
-    spellings = {_fold(name): row.name for row in rows for name in _spellings(row)}
-    near = [spellings[spelling] for spelling in get_close_matches(_fold(text), spellings, n=3, cutoff=0.75)]
-    hint = f"did you mean {', '.join(dict.fromkeys(near))}?" if near else 'write it like "RTX 4090" or "EPYC 9654"'
+    near = get_close_matches(_fold(text), names.folded, n=3, cutoff=0.75)
+    likely = dict.fromkeys(names.folded[spelling][0].name for spelling in near)
+    hint = f"did you mean {', '.join(likely)}?" if likely else 'write it like "RTX 4090" or "EPYC 9654"'
     return FitcheckError("unknown_hardware", f"no GPU or processor is called {text!r}", hint)
 
 
