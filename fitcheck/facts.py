@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 if TYPE_CHECKING:
-    from fitcheck.estimate.quantize import Quantizations
+    from fitcheck.estimate.quantize import Quantizations, WeightsTable
     from fitcheck.estimate.runtimes import Runtimes
     from fitcheck.estimate.speed_model import SpeedModel
 
 DATA = Path(__file__).parent / "data"
+WEIGHTS = "weights.msgpack.zlib"
 T = TypeVar("T")
 
 
@@ -34,6 +35,15 @@ class Facts:
         from fitcheck.estimate.quantize import Quantizations
 
         return _read("quantizations.json", Quantizations)
+
+    @cached_property
+    def weights(self) -> WeightsTable:
+        """The catalog's models in their usual quantisations, worked out before."""
+        import zlib
+
+        from fitcheck.estimate.quantize import WeightsTable
+
+        return msgspec.msgpack.decode(zlib.decompress((DATA / WEIGHTS).read_bytes()), type=WeightsTable)
 
     @cached_property
     def runtimes(self) -> Runtimes:

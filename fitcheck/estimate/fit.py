@@ -30,7 +30,7 @@ from fitcheck.estimate.placement import (
     split_by,
 )
 from fitcheck.estimate.quantize import Stored, store, stored_shape, type_of, weights_of
-from fitcheck.estimate.runtimes import Runtime
+from fitcheck.estimate.runtimes import Runtime, Runtimes
 from fitcheck.types import (
     Backend,
     DeviceUse,
@@ -89,10 +89,7 @@ class Estimator:
             return (request.quant,)
         if model.file_quant:
             return (model.file_quant,)
-        named = request.runtime if request.runtime not in (None, "auto") else None
-        row = self._facts.runtimes.row(named or ("llama.cpp" if model.architecture else "vllm"))
-        native = row.native_quants.get(model.native_dtype)
-        return (native,) if native else row.quants
+        return quants_of(model, request.runtime, self._facts.runtimes)
 
     def weights(self, model: Model, quant: str) -> Weights:
         """Bytes of the model in a quantisation."""
@@ -107,7 +104,8 @@ class Estimator:
         key = (model.id, quant)
         found = self._stored.get(key)
         if found is None:
-            found = self._stored[key] = store(model, quant, self._facts.quantizations)
+            known = self._facts.weights.find(model, quant)
+            found = self._stored[key] = known or store(model, quant, self._facts.quantizations)
         return found
 
     def quick(self, model: Model, quant: str, machine: Machine, request: Request) -> Quick:
@@ -297,6 +295,15 @@ class Estimator:
 
         placement = _placement(found, machine, ())
         return decode(model, weights, placement, machine, request, runtime, self._facts.speed_model)
+
+
+def quants_of(model: Model, runtime: str | None, runtimes: Runtimes) -> tuple[str, ...]:
+    """The quantisations that a runtime (None: the one that suits the model) offers for a model, best quality first."""
+    if runtime in (None, "auto"):
+        runtime = engines.LLAMA_CPP if model.architecture else engines.VLLM
+    row = runtimes.row(runtime)
+    native = row.native_quants.get(model.native_dtype)
+    return (native,) if native else row.quants
 
 
 def context_of(model: Model, request: Request) -> int:

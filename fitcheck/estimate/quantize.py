@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Raw, Struct
+from msgspec.msgpack import decode
 from msgspec.structs import replace
 
 from fitcheck.errors import FitcheckError
@@ -160,6 +161,33 @@ class Stored(Struct, frozen=True, array_like=True):
     unloaded: int = 0
     header: int = 0
     exact: bool = True
+
+
+class StoredModel(Struct, frozen=True, array_like=True):
+    """A model of the catalog in its usual quantisations. The first three tell whether it is still the same model."""
+
+    params: int
+    n_layers: int
+    context_tokens: int
+    stored: dict[str, Raw]  # of Stored, by quantisation; decoded when asked for
+
+    def matches(self, model: Model) -> bool:
+        """Whether this row was made of ``model``."""
+        n_layers = model.shape.n_layers if model.shape else 0
+        now = (model.params, n_layers, model.context_tokens)
+        return now == (self.params, self.n_layers, self.context_tokens) and model.tensors is None
+
+
+class WeightsTable(Struct, frozen=True):
+    """``data/weights.msgpack``: what ``store`` says of the catalog's models, by model id."""
+
+    models: dict[str, StoredModel]
+
+    def find(self, model: Model, quant: str) -> Stored | None:
+        """The model in a quantisation, None where it is unknown, has changed or was not worked out before."""
+        row = self.models.get(model.id)
+        raw = row.stored.get(quant) if row is not None and row.matches(model) else None
+        return decode(raw, type=Stored) if raw is not None else None
 
 
 class _Place(Struct):

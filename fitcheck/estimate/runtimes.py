@@ -7,6 +7,9 @@ from msgspec import Struct
 from fitcheck.errors import FitcheckError
 from fitcheck.types import Attention, Backend, LatentAttention, Machine, Model, ParallelMixers, Shape
 
+LLAMA_CPP = "llama.cpp"
+VLLM = "vllm"
+
 
 class Runtime(Struct, frozen=True):
     """One row of ``data/runtimes.json``.
@@ -86,7 +89,7 @@ def command_of(row: Runtime, model: Model, quant: str, flags: tuple[str, ...], c
 
 def runs(runtime: Runtime, model: Model) -> bool:
     """Whether this runtime has code for the model's architecture."""
-    return runtime.memory != "llama.cpp" or model.architecture is not None
+    return runtime.memory != LLAMA_CPP or model.architecture is not None
 
 
 def choose(model: Model, machine: Machine, name: str | None) -> str:
@@ -94,6 +97,6 @@ def choose(model: Model, machine: Machine, name: str | None) -> str:
     if name and name != "auto":
         return name
     if model.architecture is not None:
-        return "llama.cpp"
+        return LLAMA_CPP
     unified = any(gpu.unified and Backend.METAL in gpu.backends for gpu in machine.accelerators)
-    return "mlx" if unified else "vllm" if machine.accelerators else "transformers"
+    return "mlx" if unified else VLLM if machine.accelerators else "transformers"
