@@ -33,7 +33,9 @@ class Traits(Struct, frozen=True):
     (sigmoid where experts have a selection bias). ``normalises_weights``: whether the chosen experts' weights are
     made to add up to one (None: as the model says); ``scales_weights``: whether they are scaled, where the model does
     not say. ``weighs_input``: experts get their input weighted (Llama 4). ``fused_experts``: gate and up in one
-    tensor. ``divides_shared_gate``: Qwen2-MoE's spelling of a sigmoid. ``repeats_delta_heads``: Qwen3-Next. ``late``:
+    tensor. ``divides_shared_gate``: Qwen2-MoE's spelling of a sigmoid. ``repeats_delta_heads``: Qwen3-Next.
+    ``gates_latent``: latent attention has a gate per head; ``full_rank_delta``: decay and gate of Kimi delta attention
+    are one matrix each. ``late``:
     all rows go through the last layer and stay: the normed or the raw state. ``pooling``: of an embedding model,
     where the shape does not say: cls or mean. ``family``: whose graph it is.
     """
@@ -70,6 +72,8 @@ class Traits(Struct, frozen=True):
     fused_experts: bool = False
     divides_shared_gate: bool = False
     repeats_delta_heads: bool = False
+    gates_latent: bool = False
+    full_rank_delta: bool = False
     late: str = ""
     pooling: str = "cls"
     family: str = "decoder"
@@ -184,6 +188,9 @@ ARCHITECTURES: dict[str, Traits] = {
     ),
     "gpt-oss": Traits(windows=True, gating="softmax_of_chosen", normalises_weights=False, late="raw"),
     **_same("deepseek2 mistral4", _DEEPSEEK),
+    **_same("deepseek32 glm-dsa", _DEEPSEEK),
+    "kimi-linear": Traits(rope="none", gating="sigmoid", scales_weights=True),
+    "bailingmoe3": replace(_SIGMOID, gates_latent=True, full_rank_delta=True, late="normed"),
     "mamba": Traits(positions=0),
     "mamba2": Traits(positions=0),
     "jamba": Traits(positions=0, rope="none", residual_first="af", normalises_weights=False),

@@ -101,7 +101,7 @@ def cached_attention(
             g.expand(tensor)
     k_cache, v_cache = g.cache(il, spec, inputs.cells)
     if k is not None and v is not None:
-        g.expand(g.write("SET_ROWS", k_cache, _merged_heads(g, k), inputs.k_rows, k_cache))
+        g.expand(g.write("SET_ROWS", k_cache, merged_heads(g, k), inputs.k_rows, k_cache))
         g.expand(_write_v(g, v, v_cache, inputs))
     v_dim = spec.v_head_dim or spec.head_dim
     keys = g.cache_view(k_cache, spec.head_dim, spec.n_kv_heads, inputs.cells)
@@ -119,13 +119,14 @@ def hadamard(g: ModelGraph, x: Tensor, rotation: Tensor) -> Tensor:
     return g.reshape(g.product(rotation, flat), *ne)
 
 
-def _merged_heads(g: ModelGraph, x: Tensor) -> Tensor:
+def merged_heads(g: ModelGraph, x: Tensor) -> Tensor:
+    """All heads of a token as one row."""
     return g.view(x, (x.ne[0] * x.ne[1], x.ne[2]), (x.nb()[2],))
 
 
 def _write_v(g: ModelGraph, v: Tensor, cache: Tensor, inputs: CacheInputs) -> Tensor:
     if g.flash:
-        return g.write("SET_ROWS", cache, _merged_heads(g, v), inputs.v_rows, cache)
+        return g.write("SET_ROWS", cache, merged_heads(g, v), inputs.v_rows, cache)
     width = v.ne[0] * v.ne[1]
     flat = g.reshape(v, width, v.ne[2]) if v.nb()[2] == 4 * width else g.cont(v, width, v.ne[2])
     if width < cache.ne[0]:
@@ -210,9 +211,35 @@ class LatentInputs:
 
 def latent_attention(g: ModelGraph, il: int, x: Tensor, spec: LatentAttention, inputs: LatentInputs) -> Tensor:
     """Attention over compressed vectors, K and V up-projections absorbed into Q and the result."""
+    if spec.q_lora_rank:
+        q = latent_q(g, il, g.rms_norm(g.matmul(il, "attn_q_a", spec.q_lora_rank, x), il, "attn_q_a_norm"), spec)
+    else:
+        q = latent_q(g, il, x, spec)
+    q_full, vector, k_full = compressed_q_and_k(g, il, x, q, spec)
+    for tensor in (q_full, vector, k_full):
+        g.expand(tensor)
+    keys, values = latent_cache(g, il, k_full, spec, inputs)
+    y = attend(g, il, q_full, keys, values, inputs.mask, decompress=spec.v_head_dim)
+    if g.traits.gates_latent:
+        gate = g.unary(g.reshape(g.matmul(il, "attn_gate", spec.n_heads, x), 1, spec.n_heads, g.tokens))
+        y = g.mul(g.reshape(y, spec.v_head_dim, spec.n_heads, g.tokens), gate)
+        y = g.cont(y, spec.v_head_dim * spec.n_heads, g.tokens)
+    return g.matmul(il, "attn_output", g.d, y)
+
+
+def latent_q(g: ModelGraph, il: int, x: Tensor, spec: LatentAttention) -> Tensor:
+    """Q as [head, heads, tokens], from the normed low-rank projection where there is one."""
+    head = spec.qk_nope_head_dim + spec.qk_rope_head_dim
+    q = g.matmul(il, "attn_q_b" if spec.q_lora_rank else "attn_q", head * spec.n_heads, x)
+    return g.reshape(q, head, spec.n_heads, g.tokens)
+
+
+def compressed_q_and_k(
+    g: ModelGraph, il: int, x: Tensor, q: Tensor, spec: LatentAttention
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Q in the compressed space, the compressed vector, and K: the vector with its rotary part."""
     tokens, heads, rank = g.tokens, spec.n_heads, spec.kv_lora_rank
     nope, rotary = spec.qk_nope_head_dim, spec.qk_rope_head_dim
-    q = g.reshape(_latent_q(g, il, x, spec), nope + rotary, heads, tokens)
     compressed = g.matmul(il, "attn_kv_a_mqa", rank + rotary, x)
     row = 4 * (rank + rotary)
     vector = g.view(compressed, (rank, tokens), (row,))
@@ -224,23 +251,17 @@ def latent_attention(g: ModelGraph, il: int, x: Tensor, spec: LatentAttention, i
         q_rotary, k_rotary = rope(g, q_rotary), rope(g, k_rotary)
     vector = g.rms_norm(vector, il, "attn_kv_a_norm")
     absorbed = g.matmul_heads(il, "attn_k_b", rank, heads, g.permute(q_nope, 0, 2, 1, 3))
-    absorbed = g.permute(absorbed, 0, 2, 1, 3)
-    q_full = g.concat(absorbed, q_rotary, 0)
+    q_full = g.concat(g.permute(absorbed, 0, 2, 1, 3), q_rotary, 0)
     vector = g.reshape(vector, rank, 1, tokens)
-    k_full = g.concat(vector, k_rotary, 0)
-    for tensor in (q_full, vector, k_full):
-        g.expand(tensor)
-    cache = g.stored(g.kv_type_k, g.layer_devices[il], rank + rotary, inputs.cells, g.streams)
-    g.expand(g.write("SET_ROWS", cache, _merged_heads(g, k_full), inputs.rows, cache))
-    keys = g.cache_view(cache, rank + rotary, 1, inputs.cells)
-    values = g.view(keys, (rank, 1, inputs.cells, g.streams), keys.nb()[1:])
-    y = attend(g, il, q_full, keys, values, inputs.mask, decompress=spec.v_head_dim)
-    return g.matmul(il, "attn_output", g.d, y)
+    return q_full, vector, g.concat(vector, k_rotary, 0)
 
 
-def _latent_q(g: ModelGraph, il: int, x: Tensor, spec: LatentAttention) -> Tensor:
-    width = spec.n_heads * (spec.qk_nope_head_dim + spec.qk_rope_head_dim)
-    if not spec.q_lora_rank:
-        return g.matmul(il, "attn_q", width, x)
-    low = g.rms_norm(g.matmul(il, "attn_q_a", spec.q_lora_rank, x), il, "attn_q_a_norm")
-    return g.matmul(il, "attn_q_b", width, low)
+def latent_cache(
+    g: ModelGraph, il: int, k: Tensor, spec: LatentAttention, inputs: LatentInputs
+) -> tuple[Tensor, Tensor]:
+    """Write K to the cache; keys are whole rows of it, values their compressed part."""
+    rank, width = spec.kv_lora_rank, spec.kv_lora_rank + spec.qk_rope_head_dim
+    cache = g.stored(g.kv_type_k, g.layer_devices[il], width, inputs.cells, g.streams)
+    g.expand(g.write("SET_ROWS", cache, merged_heads(g, k), inputs.rows, cache))
+    keys = g.cache_view(cache, width, 1, inputs.cells)
+    return keys, g.view(keys, (rank, 1, inputs.cells, g.streams), keys.nb()[1:])

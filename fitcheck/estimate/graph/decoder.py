@@ -14,12 +14,21 @@ from fitcheck.estimate.graph.attention import (
 )
 from fitcheck.estimate.graph.feed_forward import feed_forward
 from fitcheck.estimate.graph.model import ModelGraph, attention_of
-from fitcheck.estimate.graph.recurrent import StateInputs, gated_delta_net, mamba1, mamba2, short_convolution
+from fitcheck.estimate.graph.recurrent import (
+    StateInputs,
+    gated_delta_net,
+    kimi_delta,
+    mamba1,
+    mamba2,
+    short_convolution,
+)
+from fitcheck.estimate.graph.sparse import IndexerInputs, sparse_latent_attention
 from fitcheck.estimate.graph.tensors import Tensor
 from fitcheck.types import (
     Attention,
     DenseFeedForward,
     GatedDeltaNet,
+    KimiDelta,
     LatentAttention,
     Mamba1,
     Mamba2,
@@ -40,6 +49,10 @@ class Decoder:
         self.states = StateInputs(g)
         self.caches = g.cache_inputs() if any(attention_of(mixer) for mixer in mixers) else {}
         self.latent = LatentInputs(g) if any(isinstance(mixer, LatentAttention) for mixer in mixers) else None
+        indexer = next(
+            (mixer.indexer for mixer in mixers if isinstance(mixer, LatentAttention) and mixer.indexer), None
+        )
+        self.indexing = IndexerInputs(g, indexer) if indexer else None
         self.output_rows = g.input("i32", g.outputs)
 
     def build(self) -> None:
@@ -117,6 +130,8 @@ class Decoder:
             return attend(g, il, x, mixer, self.caches)
         if isinstance(mixer, LatentAttention):
             assert self.latent is not None
+            if self.indexing is not None:
+                return sparse_latent_attention(g, il, x, mixer, self.latent, self.indexing)
             return latent_attention(g, il, x, mixer, self.latent)
         if isinstance(mixer, Mamba2):
             return mamba2(g, il, x, mixer, self.states)
@@ -124,6 +139,8 @@ class Decoder:
             return mamba1(g, il, x, mixer, self.states)
         if isinstance(mixer, GatedDeltaNet):
             return gated_delta_net(g, il, g.expand(x), mixer, self.states)
+        if isinstance(mixer, KimiDelta):
+            return kimi_delta(g, il, x, mixer, self.states)
         if isinstance(mixer, ShortConvolution):
             return short_convolution(g, il, x, mixer, self.states)
         raise UnknownGraphError(type(mixer).__name__)

@@ -28,8 +28,8 @@ Size = Callable[[Tensor], int]
 def plan(graph: Graph, pipeline: bool, gpu_alignment: int = 128, host_alignment: int = 32) -> tuple[int, ...]:
     """Bytes of the compute buffer on the host and on each GPU."""
     if not graph.gpus:
-        for node in graph.nodes:
-            node.device = HOST
+        for tensor in (*graph.nodes, *graph.inputs):
+            tensor.device = HOST
         pools = (_Pool(host_alignment, host_bytes),)
         allocate(graph.nodes, graph.inputs, pools)
         return (pools[0].peak,)
@@ -81,6 +81,9 @@ def assign(nodes: list[Tensor]) -> None:
     for node in nodes:
         if node.device < 0:
             node.device = HOST
+        for source in node.sources:
+            if source.op == "SCRATCH":
+                source.device = node.device
 
 
 def _spread(nodes: Iterable[Tensor], gpus_only: bool) -> None:
@@ -122,7 +125,9 @@ def split(graph: Graph, copies: int) -> tuple[list[Tensor], list[Tensor]]:
     steps += pending
     leaves = graph.inputs
     if copies > 1:
-        leaves = [copy for leaf in leaves for copy in _in_flight(leaf, copies)] + transfers
+        given = [leaf for leaf in leaves if leaf.input]
+        leaves = [copy for leaf in given for copy in _in_flight(leaf, copies)] + transfers
+        leaves += [leaf for leaf in graph.inputs if not leaf.input]
     return steps, leaves
 
 

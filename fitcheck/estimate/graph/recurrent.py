@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from fitcheck.estimate.graph.model import ModelGraph
 from fitcheck.estimate.graph.tensors import Tensor
-from fitcheck.types import GatedDeltaNet, Mamba1, Mamba2, ShortConvolution
+from fitcheck.types import GatedDeltaNet, KimiDelta, Mamba1, Mamba2, ShortConvolution
 
 
 class StateInputs:
@@ -207,3 +207,61 @@ def short_convolution(g: ModelGraph, il: int, x: Tensor, spec: ShortConvolution,
     both = _convolution_input(g, il, inputs, g.transpose(g.mul(b, values)), spec.conv_kernel, width)
     y = g.mul(c, _convolve(g, il, both, spec.conv_kernel, width, "shortconv.conv"))
     return g.reshape(g.matmul(il, "shortconv.out_proj", g.d, y), g.d, tokens * n)
+
+
+def kimi_delta(g: ModelGraph, il: int, x: Tensor, spec: KimiDelta, inputs: StateInputs) -> Tensor:
+    """Kimi delta attention: convolutions over Q, K and V apart, a decay per channel, a gated norm."""
+    heads, head, kernel = spec.n_heads, spec.head_dim, spec.conv_kernel
+    d_inner, n, tokens = heads * head, g.sequences, g.sequence_tokens
+    size = 3 * (kernel - 1) * d_inner
+    states = _state(g, il, size)
+    old = _load(g, inputs, states, size)
+    q, k, v = (_kimi_convolution(g, il, x, spec, letter, old, states) for letter in "qkv")
+    decay = _kimi_decay(g, il, x, spec)
+    beta = g.unary(g.reshape(g.matmul(il, "ssm_beta", heads, x), 1, heads, tokens, n))
+    state_size = head * head * heads
+    memory = _state(g, il, state_size)
+    state = g.reshape(_load(g, inputs, memory, state_size), head, head, heads, n)
+    q, k = g.scale(g.rms(q)), g.scale(g.rms(k))
+    y = g.op("GATED_DELTA_NET", "f32", (d_inner, tokens * n + head * n), q, k, v, decay, beta, state)
+    out = g.cont(g.view(y, (head, heads, tokens, n), (4 * head, 4 * d_inner, 4 * d_inner * tokens)))
+    renewed = g.view(y, (head, head, heads, n), (4 * head, 4 * head * head, 4 * state_size))
+    g.expand(g.write("CPY", g.view(memory, (state_size, n), (memory.nb()[1],)), renewed))
+    gate = g.matmul(il, "ssm_g_a", d_inner if g.traits.full_rank_delta else head, x)
+    if not g.traits.full_rank_delta:
+        gate = g.matmul(il, "ssm_g_b", d_inner, gate)
+    gate = g.unary(g.reshape(gate, head, heads, tokens * n))
+    out = g.rms_norm(g.reshape(out, head, heads, tokens * n), il, "ssm_norm")
+    return g.matmul(il, "attn_output", g.d, g.cont(g.mul(out, gate), d_inner, tokens * n))
+
+
+def _kimi_convolution(
+    g: ModelGraph, il: int, x: Tensor, spec: KimiDelta, letter: str, old: Tensor, states: Tensor
+) -> Tensor:
+    """One of the three convolutions; each has its third of the state. The kernel, a view, ties it to no device."""
+    heads, head, kernel = spec.n_heads, spec.head_dim, spec.conv_kernel
+    d_inner, n, tokens = heads * head, g.sequences, g.sequence_tokens
+    strides = (4 * (kernel - 1), states.nb()[1])
+    before = g.view(old, (kernel - 1, d_inner, n), strides)
+    new = g.reshape(g.matmul(il, f"attn_{letter}", d_inner, x), d_inner, tokens, n)
+    both = g.concat(before, g.transpose(new), 0)
+    last = g.view(both, (kernel - 1, d_inner, n), both.nb()[1:3])
+    g.expand(g.write("CPY", g.view(states, (kernel - 1, d_inner, n), strides), last))
+    y = g.op("SSM_CONV", "f32", (d_inner, tokens, n), both)
+    y.host_only = d_inner % 128 != 0
+    return g.reshape(g.unary(g.reshape(y, d_inner, tokens * n)), head, heads, tokens, n)
+
+
+def _kimi_decay(g: ModelGraph, il: int, x: Tensor, spec: KimiDelta) -> Tensor:
+    heads, head = spec.n_heads, spec.head_dim
+    full = g.traits.full_rank_delta
+    decay = g.matmul(il, "ssm_f_a", heads * head if full else head, x)
+    if not full:
+        decay = g.matmul(il, "ssm_f_b", heads * head, decay)
+    decay = g.vector("ADD", il, "ssm_dt", decay)
+    if not full:
+        decay = g.unary(decay)
+    decay = g.op("MUL", "f32", (head, heads, g.tokens), g.reshape(decay, head, heads, g.tokens))
+    if full:
+        decay = g.scale(g.unary(decay))
+    return g.reshape(decay, head, heads, g.sequence_tokens, g.sequences)

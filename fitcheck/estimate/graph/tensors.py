@@ -177,7 +177,7 @@ class Graph:
             if tensor.root is not tensor:
                 if tensor.op != "VIEW":  # writes into a cache
                     self.nodes.append(tensor)
-            elif tensor.input:
+            elif tensor.input or tensor.op == "SCRATCH":
                 self.inputs.append(tensor)
             elif not tensor.stored:
                 self.nodes.append(tensor)
@@ -198,6 +198,10 @@ class Graph:
         tensor.stored = True
         tensor.home = tensor.device = device
         return tensor
+
+    def scratch(self, type_: str, *ne: int) -> Tensor:
+        """A tensor that a node fills; the engine allocates it before the first node runs."""
+        return Tensor(type_, dims(ne), "SCRATCH")
 
     # ---- operations with a weight
 
