@@ -12,6 +12,8 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from itertools import combinations
 
 from msgspec import Struct
 
@@ -89,23 +91,58 @@ def names_of(model: Model) -> Iterator[str]:
 
 def find(text: str, catalog: Catalog) -> Model:
     """The model that ``text`` names. Raises FitcheckError ``unknown_model`` or ``ambiguous_model`` with suggestions."""
-    exact = text.strip().casefold()
-    named = _unique(model for model in catalog.models if any(exact == name.casefold() for name in names_of(model)))
-    if len(named) == 1:
-        return named[0]
-    asked = spell(text.rsplit("/", 1)[-1])
-    entries = [entry for model in catalog.models for entry in _entries(model)]
-    for reading in _readings(asked):
-        for rule in _RULES:
-            found = _unique(entry.model for entry in entries if rule(reading, entry))
-            if len(found) > 1 and rule is _named_in_part:
-                found = _least_left_out(reading, found)
-            found = _without_bases(found)
-            if len(found) == 1:
-                return found[0]
-            if found:
-                raise _ambiguous(text, found)
-    raise _unknown(text, asked, catalog)
+    return Names(catalog.models).find(text)
+
+
+class Names:
+    """The names of some models, ready to look many up."""
+
+    def __init__(self, models: Iterable[Model]) -> None:
+        self._models = tuple(models)
+        self._exact: dict[str, list[Model]] = {}
+        for model in self._models:
+            for name in names_of(model):
+                self._exact.setdefault(name.casefold(), []).append(model)
+
+    @cached_property
+    def _entries(self) -> dict[str, list[Entry]]:
+        """Every name as it is read, by the letters of its words in alphabetical order: all that may be the same."""
+        entries: dict[str, list[Entry]] = {}
+        for model in self._models:
+            for entry in _entries(model):
+                entries.setdefault(_letters(entry.spelling), []).append(entry)
+        return entries
+
+    @cached_property
+    def _publishers(self) -> frozenset[str]:
+        return frozenset(word for entries in self._entries.values() for entry in entries for word in entry.publisher)
+
+    def find(self, text: str) -> Model:
+        """The model that ``text`` names. Raises FitcheckError ``unknown_model`` or ``ambiguous_model``."""
+        named = _unique(self._exact.get(text.strip().casefold(), ()))
+        if len(named) == 1:
+            return named[0]
+        asked = spell(text.rsplit("/", 1)[-1])
+        for reading in _readings(asked):
+            entries = self._alike(reading)
+            for rule in _RULES:
+                found = _best([entry for entry in entries if rule(reading, entry)], reading, rule)
+                if len(found) == 1:
+                    return found[0]
+                if found:
+                    raise _ambiguous(text, found)
+        raise _unknown(text, asked, self._models)
+
+    def _alike(self, asked: Spelling) -> list[Entry]:
+        """Names with the same letters, with and without the publishers that ``asked`` may hold."""
+        publishers = [word for word in asked.words if word in self._publishers][:4]
+        left_out = (words for size in range(len(publishers) + 1) for words in combinations(publishers, size))
+        letters = dict.fromkeys(_letters(asked.without(words)) for words in left_out)
+        return [entry for key in letters for entry in self._entries.get(key, ())]
+
+
+def _letters(spelling: Spelling) -> str:
+    return "".join(sorted("".join(spelling.plain().words)))
 
 
 def _entries(model: Model) -> Iterator[Entry]:
@@ -137,19 +174,19 @@ def _readings(asked: Spelling) -> Iterator[Spelling]:
 
 
 def _same_words(one: Spelling, other: Spelling) -> bool:
-    return "".join(one.words) == "".join(other.words) or Counter(one.words) == Counter(other.words)
+    return "".join(one.words) == "".join(other.words) or sorted(one.words) == sorted(other.words)
 
 
 def _same(asked: Spelling, entry: Entry) -> bool:
     """The same words and numbers."""
     mine, other = asked.without(entry.publisher), entry.spelling
-    return Counter(mine.numbers) == Counter(other.numbers) and _same_words(mine, other)
+    return sorted(mine.numbers) == sorted(other.numbers) and _same_words(mine, other)
 
 
 def _same_but_for_use(asked: Spelling, entry: Entry) -> bool:
     """The same, whether or not one of them says instruct or chat."""
     mine, other = asked.without(entry.publisher).plain(), entry.spelling.plain()
-    return Counter(mine.numbers) == Counter(other.numbers) and _same_words(mine, other)
+    return sorted(mine.numbers) == sorted(other.numbers) and _same_words(mine, other)
 
 
 def _same_but_for_units(asked: Spelling, entry: Entry) -> bool:
@@ -172,6 +209,15 @@ def _named_in_part(asked: Spelling, entry: Entry) -> bool:
 _RULES: tuple[Callable[[Spelling, Entry], bool], ...] = (_same, _same_but_for_use, _same_but_for_units, _named_in_part)
 
 
+def _best(entries: list[Entry], asked: Spelling, rule: Callable[[Spelling, Entry], bool]) -> list[Model]:
+    """The models that are meant where a rule finds these names: a model's own name goes before a tag of another."""
+    own = _without_bases(_unique(entry.model for entry in entries if entry.own))
+    if len(own) == 1:
+        return own
+    found = _without_bases(_unique(entry.model for entry in entries))
+    return _least_left_out(asked, found) if rule is _named_in_part else found
+
+
 def _left_out(asked: Spelling, other: Spelling) -> list[str]:
     return list((Counter(other.numbers) - Counter(asked.numbers)).elements())
 
@@ -181,7 +227,7 @@ def _least_left_out(asked: Spelling, models: list[Model]) -> list[Model]:
 
     ``qwen3 235b`` is Qwen3-235B-A22B and not one of its later revisions; ``qwen3`` stays ambiguous.
     """
-    if not any(_SIZE.fullmatch(number) for number in asked.numbers):
+    if len(models) < 2 or not any(_SIZE.fullmatch(number) for number in asked.numbers):
         return models
     gaps = [(_gap(asked, model), model) for model in models]
     least = min(gap for gap, _ in gaps)
@@ -221,15 +267,15 @@ def _ambiguous(text: str, models: list[Model]) -> FitcheckError:
     return FitcheckError("ambiguous_model", message, f"name one of them, like {ids[0]}")
 
 
-def _unknown(text: str, asked: Spelling, catalog: Catalog) -> FitcheckError:
+def _unknown(text: str, asked: Spelling, models: Iterable[Model]) -> FitcheckError:
     hint = "list the known models with: fitcheck catalog list"
-    close = suggestions(asked, catalog)
+    close = suggestions(asked, models)
     if close:
         hint = f"did you mean {' or '.join([', '.join(close[:-1]), close[-1]] if len(close) > 1 else close)}?"
     return FitcheckError("unknown_model", f"unknown model {_shown(text)!r}", hint)
 
 
-def suggestions(asked: Spelling, catalog: Catalog) -> list[str]:
+def suggestions(asked: Spelling, models: Iterable[Model]) -> list[str]:
     """Ids of the models whose names look most like ``asked``, best first; none when nothing does."""
     from difflib import SequenceMatcher
 
@@ -237,7 +283,7 @@ def suggestions(asked: Spelling, catalog: Catalog) -> list[str]:
     matcher = SequenceMatcher(autojunk=False)
     matcher.set_seq2(glued)
     scored = []
-    for model in catalog.models:
+    for model in models:
         spelling = spell(model.id)
         matcher.set_seq1("".join(spelling.words))
         likeness = matcher.ratio() if matcher.quick_ratio() > _LIKE else 0.0

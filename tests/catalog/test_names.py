@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fitcheck.catalog import Catalog, load
-from fitcheck.catalog.names import MAX_NAME_LENGTH, MAX_SUGGESTIONS, find
+from fitcheck.catalog.names import MAX_NAME_LENGTH, MAX_SUGGESTIONS, Names, find
 from fitcheck.errors import FitcheckError
 
 HERE = Path(__file__).parent
@@ -22,16 +22,21 @@ def catalog() -> Catalog:
     return load()
 
 
-def found(text: str, catalog: Catalog) -> str:
+@pytest.fixture(scope="module")
+def names(catalog: Catalog) -> Names:
+    return Names(catalog.models)
+
+
+def found(text: str, names: Names) -> str:
     try:
-        return find(text, catalog).id
+        return names.find(text).id
     except FitcheckError as error:
         return error.code
 
 
-def test_spellings_find_the_model_that_is_meant(catalog: Catalog) -> None:
+def test_spellings_find_the_model_that_is_meant(names: Names) -> None:
     pairs = [line.rsplit(" = ", 1) for line in lines("spellings.txt")]
-    answers = [(typed, meant, found(typed, catalog)) for typed, meant in pairs]
+    answers = [(typed, meant, found(typed, names)) for typed, meant in pairs]
     wrong = [answer for answer in answers if answer[2] not in (answer[1], "unknown_model", "ambiguous_model")]
     missed = [answer for answer in answers if answer[2] in ("unknown_model", "ambiguous_model")]
     assert len(pairs) >= 200
@@ -40,16 +45,21 @@ def test_spellings_find_the_model_that_is_meant(catalog: Catalog) -> None:
 
 
 @pytest.mark.parametrize("typed", lines("refused.txt"))
-def test_a_name_of_none_or_many_is_refused(typed: str, catalog: Catalog) -> None:
-    assert found(typed, catalog) in ("unknown_model", "ambiguous_model")
+def test_a_name_of_none_or_many_is_refused(typed: str, names: Names) -> None:
+    assert found(typed, names) in ("unknown_model", "ambiguous_model")
 
 
-def test_every_model_answers_to_each_of_its_names(catalog: Catalog) -> None:
+def test_every_model_answers_to_each_of_its_names(catalog: Catalog, names: Names) -> None:
     for model in catalog.models:
         for name in (model.id, model.hub_repo, *model.ollama_tags, *model.aliases, *model.gguf_repos):
             if name is not None:
-                assert found(name, catalog) == model.id
-                assert found(name.upper(), catalog) == model.id
+                assert found(name.upper(), names) == model.id
+
+
+def test_every_model_answers_to_its_hub_name_in_words(catalog: Catalog, names: Names) -> None:
+    for model in catalog.models:
+        if model.hub_repo and "base" not in model.abilities:
+            assert found(model.hub_repo.rsplit("/", 1)[-1].replace("-", " ") + " Q4_K_M", names) == model.id
 
 
 def test_an_ambiguous_name_lists_the_candidates(catalog: Catalog) -> None:
