@@ -34,7 +34,7 @@ class CacheSettings(Struct, frozen=True):
     """What the engine knows about the context when it allocates caches.
 
     ``context_tokens`` is the total over all sequences as the user asks for it. ``padded_v``: elements that V rows take
-    when flash attention is off and layers differ (None: each its own).
+    when flash attention is off and layers differ (None: each its own). ``step``: cells are rounded up to it.
     """
 
     context_tokens: int
@@ -45,6 +45,7 @@ class CacheSettings(Struct, frozen=True):
     type_k: str = "f16"
     type_v: str = "f16"
     padded_v: int | None = None
+    step: int = CELL_STEP
 
     @property
     def streams(self) -> int:
@@ -54,14 +55,14 @@ class CacheSettings(Struct, frozen=True):
     @property
     def cells(self) -> int:
         """Cells of a full-attention cache, per stream."""
-        return padded(padded(self.context_tokens) // self.streams)
+        return padded(padded(self.context_tokens, self.step) // self.streams, self.step)
 
     def window_cells(self, window: int) -> int:
         """Cells of a sliding-window cache, per stream."""
         if self.swa_full:
             return self.cells
         sequences = self.sequences if self.unified else 1
-        return padded(min(self.cells, window * sequences + self.ubatch_tokens))
+        return padded(min(self.cells, window * sequences + self.ubatch_tokens), self.step)
 
 
 def padded(cells: int, step: int = CELL_STEP) -> int:

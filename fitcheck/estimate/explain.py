@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from fitcheck.estimate.placement import Candidate, Split, Use
-from fitcheck.estimate.runtimes import Runtimes
-from fitcheck.types import FlashAttention, Model, Request, Term, Verdict
+from fitcheck.estimate.runtimes import Runtime, Runtimes
+from fitcheck.types import FlashAttention, Model, PlacementKind, Request, Term, Verdict
 from fitcheck.units import format_bytes
 
 ENGINE = "llama.cpp 0c1e570"
@@ -52,6 +52,16 @@ def flags_of(split: Split, context_tokens: int, request: Request) -> tuple[str, 
     if request.swa_full:
         flags.append("--swa-full")
     return tuple(flags)
+
+
+def notes_of(found: Candidate, row: Runtime, context_tokens: int, sequences: int) -> tuple[str, ...]:
+    """What else is worth knowing: vLLM's pages."""
+    if not row.tensor_parallel or found.verdict is Verdict.NO or found.split.kind is not PlacementKind.GPU:
+        return ()
+    from fitcheck.estimate.engines import pages_note
+
+    note = pages_note(found, context_tokens, sequences)
+    return (note,) if note else ()
 
 
 def reasons_of(found: Candidate) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ where every need is met but not every margin, ``no`` otherwise.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -27,6 +28,7 @@ from fitcheck.estimate.placement import (
     best_candidate,
     candidate,
     gpus_of,
+    parallel_candidate,
     split_by,
 )
 from fitcheck.estimate.quantize import Stored, store, stored_shape, type_of, weights_of
@@ -138,7 +140,9 @@ class Estimator:
 
     def place(self, model: Model, quant: str, machine: Machine, request: Request, runtime: str) -> Candidate:
         """The placement of one quantisation, and what it needs."""
-        return best_candidate(self.ground(model, quant, machine, request, runtime))
+        ground = self.ground(model, quant, machine, request, runtime)
+        parallel = self._facts.runtimes.row(runtime).tensor_parallel
+        return parallel_candidate(ground) if parallel and ground.gpus else best_candidate(ground)
 
     def ground(self, model: Model, quant: str, machine: Machine, request: Request, runtime: str) -> Ground:
         """What a placement of one quantisation is chosen by."""
@@ -146,7 +150,14 @@ class Estimator:
         shape = self._shape(model)
         gpus = self._usable_gpus(machine, runtime, row)
         flash = flash_attention(request, shape, gpus, row)
-        load = self._load(model, quant, request, flash)
+        load = self._load(model, quant, request, flash, row.context_step)
+        compute: Callable[[Split], Compute]
+        if row.memory == engines.LLAMA_CPP:
+            compute = partial(self._compute, model, quant, load, request, flash, gpus)
+        else:
+            from fitcheck.estimate.engines import activations
+
+            compute = activations(shape, row, request.parallel)
         return Ground(
             load=load,
             gpus=gpus,
@@ -154,7 +165,7 @@ class Estimator:
             host_overhead=self._facts.runtimes.overheads["cpu"].bytes,
             output_bytes=4 * shape.vocab_size * request.parallel,
             margin=row.margin_bytes if request.margin_bytes is None else request.margin_bytes,
-            compute=lambda split: self._compute(model, quant, split, load, request, flash, gpus),
+            compute=compute,
             allow=request.allow,
             can_split=row.split,
             has_cpu=Backend.CPU in row.backends,
@@ -164,12 +175,14 @@ class Estimator:
         """The most tokens per sequence that still fit in this placement, a multiple of 256; 0 where none do."""
         runtime = engines.choose(model, machine, request.runtime)
         longest = model.context_extended_tokens or model.context_tokens or UNKNOWN_CONTEXT
+        parallel = self._facts.runtimes.row(runtime).tensor_parallel
 
         def left(tokens: int) -> int:
             asked = replace(request, context_tokens=tokens)
             ground = self.ground(model, quant, machine, asked, runtime)
             margin = 0 if request.margin_bytes is None else request.margin_bytes
-            return min(use.left for use in candidate(ground, split).uses) - margin
+            found = parallel_candidate(ground) if ground.gpus and parallel else candidate(ground, split)
+            return min(use.left for use in found.uses) - margin
 
         return most_that_fits(left, CELL_STEP, longest)
 
@@ -185,7 +198,7 @@ class Estimator:
         return quants[-1] if best[0].verdict is Verdict.NO else best[1]
 
     def _fit(self, model: Model, quant: str, machine: Machine, request: Request, runtime: str) -> Fit:
-        from fitcheck.estimate.explain import flags_of, reasons_of, terms_of
+        from fitcheck.estimate.explain import flags_of, notes_of, reasons_of, terms_of
 
         found = self.place(model, quant, machine, request, runtime)
         weights = self.weights(model, quant)
@@ -208,6 +221,7 @@ class Estimator:
             speed=self._speed(model, weights, placement, machine, request, runtime),
             quality=None,
             reasons=reasons_of(found),
+            notes=notes_of(found, row, context_of(model, request), request.parallel),
             command=engines.command_of(row, model, quant, flags, context_of(model, request)),
             disk_bytes=weights.file_bytes,
             exact=weights.exact and found.exact,
@@ -219,9 +233,9 @@ class Estimator:
             found = self._shapes[model.id] = stored_shape(model, self._facts.quantizations)
         return found
 
-    def _load(self, model: Model, quant: str, request: Request, flash: bool) -> Load:
+    def _load(self, model: Model, quant: str, request: Request, flash: bool, step: int) -> Load:
         shape = self._shape(model)
-        settings = cache_settings(model, request, None if flash else widest_value(shape))
+        settings = cache_settings(model, request, None if flash else widest_value(shape), step)
         key = (model.id, quant, settings)
         found = self._loads.get(key)
         if found is None:
@@ -232,7 +246,7 @@ class Estimator:
         return found
 
     def _compute(
-        self, model: Model, quant: str, split: Split, load: Load, request: Request, flash: bool, gpus: tuple[Gpu, ...]
+        self, model: Model, quant: str, load: Load, request: Request, flash: bool, gpus: tuple[Gpu, ...], split: Split
     ) -> Compute:
         """Compute buffers of a split. Splits of one kind share the buffers of their middle: half of the layers on the
         host, or all experts; a bound, and marked as such.
@@ -276,7 +290,12 @@ class Estimator:
         if found is None or found[0] is not machine:
             reserve = row.reserve_bytes
             overheads = {backend: over.bytes + reserve for backend, over in self._facts.runtimes.overheads.items()}
-            found = self._gpus[key] = machine, gpus_of(machine, row.backends, overheads)
+            gpus = gpus_of(machine, row.backends, overheads)
+            if row.utilization < 1:
+                from fitcheck.estimate.engines import share_of
+
+                gpus = tuple(share_of(gpu, row.utilization) for gpu in gpus)
+            found = self._gpus[key] = machine, gpus
         return found[1]
 
     def _speed(
@@ -327,8 +346,8 @@ def flash_attention(request: Request, shape: Shape, gpus: tuple[Gpu, ...], row: 
     return heads is None or all(size in heads for size in engines.head_sizes(shape))
 
 
-def cache_settings(model: Model, request: Request, padded_v: int | None = None) -> CacheSettings:
-    """What the engine knows about the context when it allocates caches; ``padded_v`` as there."""
+def cache_settings(model: Model, request: Request, padded_v: int | None = None, step: int = CELL_STEP) -> CacheSettings:
+    """What the engine knows about the context when it allocates caches; ``padded_v`` and ``step`` as there."""
     return CacheSettings(
         context_tokens=context_of(model, request) * request.parallel,
         sequences=request.parallel,
@@ -338,6 +357,7 @@ def cache_settings(model: Model, request: Request, padded_v: int | None = None) 
         type_k=request.kv_type_k,
         type_v=request.kv_type_v,
         padded_v=padded_v,
+        step=step,
     )
 
 

@@ -224,41 +224,55 @@ def best_candidate(ground: Ground) -> Candidate:
     """The placement that the engine would take; where nothing fits, the one that lacks least."""
     tried = []
     if ground.gpus and PlacementKind.GPU in ground.allow:
-        tried.append(candidate(ground, gpu_split(ground.load, ground.gpus)))
-        if tried[-1].verdict is not Verdict.NO:
-            return tried[-1]
-    if ground.gpus and not ground.unified and ground.can_split and PlacementKind.SPLIT in ground.allow:
+        whole = candidate(ground, gpu_split(ground.load, ground.gpus))
+        if whole.verdict is not Verdict.NO:
+            return whole
+        tried.append(whole)
+    if ground.gpus and ground.can_split and PlacementKind.SPLIT in ground.allow and not ground.unified:
         split = _best_split(ground)
         if split is not None:
-            tried.append(split)
             if split.verdict is not Verdict.NO:
                 return split
+            tried.append(split)
     if not tried or (PlacementKind.CPU in ground.allow and ground.has_cpu):
         tried.append(candidate(ground, cpu_split(ground.load.n_layers)))
     return max(tried, key=lambda found: (found.verdict is not Verdict.NO, min(use.left for use in found.uses)))
 
 
 def _best_split(ground: Ground) -> Candidate | None:
-    """The split that leaves least on the host: experts first, whole layers where that is not enough."""
+    """The split that leaves least on the host: experts first, whole layers where that is not enough.
+
+    All splits of one kind have the same compute buffers (see ``Ground.compute``).
+    """
     load, gpus = ground.load, ground.gpus
-    n = load.n_layers
-
-    def experts_on_host(count: int) -> Candidate:
-        return candidate(ground, gpu_split(load, gpus, None, count))
-
-    def layers_on_gpu(count: int) -> Candidate:
-        return candidate(ground, gpu_split(load, gpus, count))
-
-    if load.has_experts and _gpus_fit(experts_on_host(n), ground.margin):
-        return experts_on_host(_first(lambda count: _gpus_fit(experts_on_host(count), ground.margin), 1, n))
-    if not _gpus_fit(layers_on_gpu(1), ground.margin):
+    if load.least + ground.host_overhead > ground.host_have + sum(gpu.room_bytes for gpu in gpus):
         return None
-    most = n + load.prediction_layers
-    return layers_on_gpu(most + 1 - _first(lambda k: _gpus_fit(layers_on_gpu(most + 1 - k), ground.margin), 1, most))
+
+    if load.has_experts:
+        most = gpu_split(load, gpus, None, load.n_layers)
+        room = _room(ground, most)
+        if _gpus_hold(load, most, room):
+            count = _first(lambda n: _gpus_hold(load, gpu_split(load, gpus, None, n), room), 1, load.n_layers)
+            return candidate(ground, gpu_split(load, gpus, None, count))
+    all_layers = load.n_layers + load.prediction_layers
+    least = gpu_split(load, gpus, 1)
+    room = _room(ground, least)
+    if not _gpus_hold(load, least, room):
+        return None
+    left_out = _first(lambda n: _gpus_hold(load, gpu_split(load, gpus, all_layers + 1 - n), room), 1, all_layers)
+    return candidate(ground, gpu_split(load, gpus, all_layers + 1 - left_out))
 
 
-def _gpus_fit(found: Candidate, margin: int) -> bool:
-    return all(use.left >= margin for use in found.uses[1:])
+def _room(ground: Ground, split: Split) -> tuple[int, ...]:
+    """What each GPU has for weights and caches when it also keeps the margin free."""
+    compute = ground.compute(split).bytes
+    return tuple(gpu.room_bytes - ground.margin - compute[index] for index, gpu in enumerate(ground.gpus, start=1))
+
+
+def _gpus_hold(load: Load, split: Split, room: tuple[int, ...]) -> bool:
+    need = need_of(load, split.ends, split.output, split.cpu_expert_layers)
+    parts = zip(need.weights[1:], need.kv[1:], need.state[1:], room, strict=True)
+    return all(weights + kv + state <= most for weights, kv, state, most in parts)
 
 
 def _first(fits: Callable[[int], bool], low: int, high: int) -> int:
@@ -270,3 +284,37 @@ def _first(fits: Callable[[int], bool], low: int, high: int) -> int:
         else:
             low = middle + 1
     return low
+
+
+def parallel_candidate(ground: Ground) -> Candidate:
+    """Tensor parallel, as vLLM does it: every layer in equal shares on 1, 2, 4, … GPUs, the fewest that hold it."""
+    count = 1
+    while True:
+        found = _shared_by(ground, count)
+        if found.verdict is not Verdict.NO or 2 * count > len(ground.gpus):
+            return found
+        count *= 2
+
+
+def _shared_by(ground: Ground, count: int) -> Candidate:
+    load = ground.load
+    split = Split(PlacementKind.GPU, load.n_layers + 1, 0, (0, *[load.n_layers] * count), count)
+    body, compute = load.all_layers, ground.compute(split)
+    weights = body.gpu_dense + body.gpu_experts + load.embedding + load.first_layer.gpu
+    weights += (load.output if load.second_copy else load.beside_output).gpu
+    experts = body.has_experts
+    uses = tuple(
+        Use(
+            gpu.name,
+            gpu.have_bytes,
+            -(-weights // count),
+            -(-body.gpu_kv // count),
+            -(-body.state // count),
+            compute.bytes[index],
+            0,
+            gpu.overhead_bytes,
+            experts,
+        )
+        for index, gpu in enumerate(ground.gpus[:count], start=1)
+    )
+    return Candidate(split, uses, verdict_of(uses, ground.margin), exact=False)

@@ -11,14 +11,15 @@ LLAMA_CPP = "llama.cpp"
 VLLM = "vllm"
 
 
-class Runtime(Struct, frozen=True):
+class Runtime(Struct, frozen=True, forbid_unknown_fields=True):
     """One row of ``data/runtimes.json``.
 
-    ``memory`` names the form of its memory arithmetic (a function of ``estimate.memory``). ``quants``: best quality
-    first. ``split``: it can leave a part of the model in RAM; ``layer_split``: over several GPUs. ``margin_bytes``:
-    what it likes to keep free per device. ``reserve_bytes``: what it holds back per GPU. ``native_quants``: the one
-    quantisation to use for models trained in a dtype. ``flash_heads``: head sizes that a backend has flash attention
-    kernels for (absent: all).
+    ``memory`` names the form of its memory arithmetic: llama.cpp's own, or that of ``estimate.engines``. ``quants``:
+    best quality first; ``native_quants``: the one to use for models trained in a dtype. ``split``: it can leave a part
+    of the model in RAM; ``tensor_parallel``: it shares layers out over cards. ``margin_bytes``: what it likes to keep
+    free per device; ``reserve_bytes``: what it holds back per GPU beside the driver's context; ``graph_bytes``: CUDA
+    graphs. ``batch_tokens``: how many prompt tokens it works on at once. ``context_step``: contexts are rounded up to
+    it. ``flash_heads``: head sizes that a backend has flash attention kernels for (absent: all).
     """
 
     memory: str
@@ -28,12 +29,13 @@ class Runtime(Struct, frozen=True):
     page: str
     source: str
     split: bool = False
-    layer_split: bool = False
-    kv_unified: bool = False
+    tensor_parallel: bool = False
     margin_bytes: int = 1 << 30
     reserve_bytes: int = 0
+    graph_bytes: int = 0
     utilization: float = 1.0
-    block_tokens: int = 1
+    batch_tokens: int = 512
+    context_step: int = 256
     native_quants: dict[str, str] = {}
     flash_heads: dict[str, tuple[int, ...]] = {}
 
