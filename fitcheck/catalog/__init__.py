@@ -10,13 +10,15 @@ from fitcheck.errors import FitcheckError
 from fitcheck.types import BenchmarkIndex, Licence, Model
 
 CATALOG_FILE = "model_catalog.json"
+DEFAULT_SOURCE = "collected"  # key of the source of every fact that names no other
 
 
 class Catalog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The models that fitcheck knows.
 
-    ``sources``: key -> where facts come from. ``indices``: key -> benchmark index. ``licences``: key -> licence (SPDX
-    identifier, else the Hub's name). ``warnings``: which rows of the user's own were left out, why.
+    ``sources``: key -> where facts come from; a fact that names none comes from ``collected``. ``indices``: key ->
+    benchmark index. ``licences``: key -> licence (SPDX, else the Hub's name). ``warnings``: which rows of the
+    user's own were left out, why.
     """
 
     date: str

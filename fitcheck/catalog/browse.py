@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from msgspec import Struct
 
-from fitcheck.catalog import Catalog
+from fitcheck.catalog import DEFAULT_SOURCE, Catalog
 from fitcheck.errors import FitcheckError
 from fitcheck.types import Licences, Model, Openness
 from fitcheck.units import format_bytes, format_params, format_tokens
@@ -74,7 +74,7 @@ def facts(model: Model, catalog: Catalog) -> tuple[Fact, ...]:
 
 def _identity(model: Model, catalog: Catalog) -> Iterator[Fact]:
     def source(field: str) -> str:
-        return catalog.sources.get(model.sources.get(field, ""), "")
+        return catalog.sources.get(model.sources.get(field, DEFAULT_SOURCE), "")
 
     licence = catalog.licences.get(model.licence or "")
     openness = model.openness.value.replace("_", " ")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 from msgspec.structs import replace
 
-from fitcheck.catalog import Catalog
+from fitcheck.catalog import DEFAULT_SOURCE, Catalog
 from fitcheck.catalog.names import names_of
 from fitcheck.estimate.quantize import Quantizations, weights
 from fitcheck.estimate.tensors import parameters
@@ -25,7 +25,6 @@ PURPOSES = {
 GRADE_TOLERANCE = {"A": 0.0, "B": 0.007}  # of the published parameter count; grade C has none to hold to
 FILE_TOLERANCE = 0.01
 _DATE = re.compile(r"(?:20[12]\d)-(?:0[1-9]|1[0-2])(?:-(?:0[1-9]|[12]\d|3[01]))?")
-_LISTED_SOURCES = ("shape", "released", "licence", "context_tokens", "ollama_tags")
 
 
 class Defect(Struct, frozen=True):
@@ -62,6 +61,8 @@ class FileSize(Struct, frozen=True):
 def verify(catalog: Catalog, quantizations: Quantizations) -> tuple[Defect, ...]:
     """Everything that is wrong with the catalog; empty when all of it adds up."""
     defects = [*_shared_names(catalog), *_parents(catalog)]
+    if DEFAULT_SOURCE not in catalog.sources:
+        defects.append(Defect("catalog", "sources", f"no {DEFAULT_SOURCE}", "the source of facts that name no other"))
     for model in catalog.models:
         defects += _identity(model)
         defects += _licence(model, catalog)
@@ -169,9 +170,8 @@ def _sources(model: Model, catalog: Catalog) -> Iterator[Defect]:
     for field, key in named:
         if key not in catalog.sources:
             yield Defect(model.id, field, repr(key), "a key of the catalog's sources")
-    for field in _LISTED_SOURCES:
-        if getattr(model, field) and field not in model.sources:
-            yield Defect(model.id, "sources", f"nothing for {field}", "a source for every fact")
+    for field in model.sources.keys() - set(model.__struct_fields__):
+        yield Defect(model.id, "sources", field, "a field of the model")
     for score in model.benchmarks:
         if score.index not in catalog.indices:
             yield Defect(model.id, "benchmarks", score.index, "a key of the catalog's indices")
