@@ -96,11 +96,15 @@ class Traits(Struct, frozen=True):
         """Whether the weights of the chosen experts are made to add up to one."""
         if self.normalises_weights is not None:
             return self.normalises_weights
-        return spec.normalises_weights is not False
+        if spec.normalises_weights is not None:
+            return spec.normalises_weights
+        return self.gating_of(spec) != "softmax"
 
     def scales(self, spec: MixtureOfExperts) -> bool:
         """Whether the weights of the chosen experts are scaled."""
-        return self.scales_weights if spec.weights_scale is None else spec.weights_scale not in (0.0, 1.0)
+        if spec.weights_scale is not None:
+            return spec.weights_scale not in (0.0, 1.0)
+        return self.scales_weights and self.gating_of(spec) != "softmax"
 
 
 _LLAMA = Traits()
