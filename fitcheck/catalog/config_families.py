@@ -16,7 +16,9 @@ class Family(Struct, frozen=True):
 
     ``architecture``: llama.cpp's name, None where it has no loader. ``row``: the structure. ``bias_flag`` is the field
     that switches biases of ``bias_letters`` projections on (without it, the row decides); ``mlp_bias_flag`` and
-    ``qk_norm_flag`` likewise. ``layer_extra``, ``extra``: parameters beyond the form, as multiples of a field's value.
+    ``qk_norm_flag`` likewise. ``extras``: what it has beyond the forms, a key of ``config_extras.EXTRAS``.
+    ``position_offset``: rows of the position table beyond the context. ``windowed_kv_factor``: how many times the
+    key-value heads layers with a sliding window have.
     """
 
     architecture: str | None
@@ -25,10 +27,11 @@ class Family(Struct, frozen=True):
     bias_letters: str = "qkvo"
     mlp_bias_flag: str | None = None
     qk_norm_flag: str | None = None
-    shared_gate: bool | None = None
     position_offset: int = 0
     lm_head_bias: bool = False
-    tied: bool | None = None  # whatever the configuration says
+    feed_forward: bool = True
+    windowed_kv_factor: int = 1
+    extras: str | None = None
 
 
 def _like(architecture: str, **changes: object) -> Architecture:
@@ -72,10 +75,10 @@ FAMILIES: dict[str, Family] = {
     "qwen3": _of("qwen3", bias_flag="attention_bias"),
     "hunyuan_v1_dense": _of("hunyuan-dense", bias_flag="attention_bias"),
     "exaone4": _of("exaone4"),
-    "apertus": Family(None, _like("arcee", qk_norm="per_head"), bias_flag="attention_bias"),
+    "apertus": Family("apertus", _like("arcee", qk_norm="per_head"), bias_flag="attention_bias", extras="activation"),
     "nanochat": Family(None, _like("arcee", norms=0, final_norms=0), bias_flag="attention_bias"),
     "nemotron": _of("nemotron", bias_flag="attention_bias", mlp_bias_flag="mlp_bias"),
-    "bitnet": Family("bitnet", _like("llama", norms=4)),
+    "bitnet": Family("bitnet", _like("llama", norms=4), extras="inner_norms"),
     "glm": _of("chatglm", bias_flag="attention_bias", bias_letters="qkv"),
     "glm4": _of("glm4", bias_flag="attention_bias", bias_letters="qkv"),
     "phi3": _of("phi3"),
@@ -98,7 +101,7 @@ FAMILIES: dict[str, Family] = {
     "gptj": Family("gptj", _like("phi2", bias=""), lm_head_bias=True),
     "codegen": Family("codegen", _like("phi2", bias=""), lm_head_bias=True),
     "opt": Family(None, _like("gpt2"), bias_flag="enable_bias", mlp_bias_flag="enable_bias", position_offset=2),
-    "bloom": Family("bloom", _like("gptneox")),
+    "bloom": Family("bloom", _like("gptneox"), extras="embedding_norm"),
     "mpt": Family("mpt", _like("gptneox", bias="", bias_ffn=False, norm_factor=1)),
     "falcon": _of("falcon", bias_flag="bias", mlp_bias_flag="bias"),
     "persimmon": Family("persimmon", _like("gptneox", qk_norm="per_head")),
@@ -106,7 +109,6 @@ FAMILIES: dict[str, Family] = {
     "jais2": Family("jais2", _like("gptneox"), bias_flag="attention_bias", mlp_bias_flag="mlp_bias"),
     "hyperclovax": _llama(bias_flag="attention_bias", mlp_bias_flag="mlp_bias"),
     "granite_swa": Family("granite-swa", _like("granite", windows=_WINDOWED), bias_flag="attention_bias"),
-    "modernbert-decoder": Family(None, _like("gptneox", bias="", bias_ffn=False, norm_factor=1)),
     # mixtures of experts
     "qwen2_moe": _of("qwen2moe", bias_flag="qkv_bias", bias_letters="qkv"),
     "qwen3_moe": _of("qwen3moe", bias_flag="attention_bias"),
@@ -127,10 +129,9 @@ FAMILIES: dict[str, Family] = {
     "solar_open": Family("glm4moe", _like("glm4moe", bias=""), bias_flag="attention_bias", bias_letters="qkv"),
     "afmoe": _of("afmoe"),
     "mellum": _of("mellum", bias_flag="attention_bias"),
-    "mimo_v2_flash": _of("mimo2", bias_flag="attention_bias"),
+    "mimo_v2_flash": _of("mimo2", windowed_kv_factor=2),
     "laguna": _of("laguna"),
     "cohere2_moe": _of("cohere2moe", bias_flag="attention_bias"),
-    "jetmoe": Family(None, _LLAMA),
     # latent attention
     "deepseek_v2": _of("deepseek2", bias_flag="attention_bias"),
     "deepseek_v3": Family("deepseek2", _like("deepseek2", router_bias=True), bias_flag="attention_bias"),
@@ -142,12 +143,14 @@ FAMILIES: dict[str, Family] = {
     "youtu": Family("deepseek2", _like("deepseek2")),
     "mistral4": Family("mistral4", _like("mistral4", router_bias=True)),
     # recurrent and hybrid models
-    "mamba": _of("mamba"),
-    "falcon_mamba": _of("mamba"),
-    "mamba2": _of("mamba2"),
+    "mamba": _of("mamba", feed_forward=False),
+    "falcon_mamba": _of("mamba", feed_forward=False),
+    "mamba2": _of("mamba2", feed_forward=False),
     "jamba": _of("jamba"),
-    "bamba": Family(None, ARCHITECTURES["granitehybrid"], bias_flag="attention_bias"),
-    "granitemoehybrid": _of("granitehybrid", bias_flag="attention_bias"),
+    "bamba": Family(None, _like("granitehybrid", recurrent_layers="all"), bias_flag="attention_bias"),
+    "granitemoehybrid": Family(
+        "granitehybrid", _like("granitehybrid", recurrent_layers="all"), bias_flag="attention_bias"
+    ),
     "nemotron_h": _of("nemotron_h", bias_flag="attention_bias", mlp_bias_flag="mlp_bias"),
     "falcon_h1": _of("falcon-h1", bias_flag="attention_bias", mlp_bias_flag="mlp_bias"),
     "lfm2": _of("lfm2"),
@@ -163,14 +166,14 @@ FAMILIES: dict[str, Family] = {
     "qwen3_vl_moe_text": _of("qwen3vlmoe", bias_flag="attention_bias"),
     "glm4v_text": _of("glm4"),
     "glm4v_moe_text": _of("glm4moe", bias_flag="attention_bias", bias_letters="qkv", qk_norm_flag="use_qk_norm"),
-    "gemma3n_text": _of("gemma3n", bias_flag="attention_bias"),
-    "gemma4_text": _of("gemma4", bias_flag="attention_bias"),
-    "gemma4_unified_text": _of("gemma4", bias_flag="attention_bias"),
+    "gemma3n_text": _of("gemma3n", bias_flag="attention_bias", extras="alternating_updates"),
+    "gemma4_text": _of("gemma4", bias_flag="attention_bias", extras="per_layer_input"),
+    "gemma4_unified_text": _of("gemma4", bias_flag="attention_bias", extras="per_layer_input"),
     "mllama_text_model": Family(None, _LLAMA),
     # encoders
-    "bert": _of("bert"),
-    "roberta": _of("bert", position_offset=0),
-    "xlm-roberta": _of("bert"),
+    "bert": _of("bert", extras="token_types_and_pooler"),
+    "roberta": _of("bert", extras="token_types_and_pooler"),
+    "xlm-roberta": _of("bert", extras="token_types_and_pooler"),
     "modernbert": Family("modern-bert", _like("modern-bert")),
-    "nomic_bert": _of("nomic-bert"),
+    "nomic_bert": _of("nomic-bert", extras="token_types"),
 }

@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from fitcheck.catalog.config_extras import with_extras
 from fitcheck.catalog.config_families import Family
 from fitcheck.catalog.gguf_architectures import Architecture
 from fitcheck.catalog.gguf_shape import MAX_LAYERS, described_shape
@@ -72,14 +73,17 @@ class Config:
 def shape_from_config(config: Config, family: Family) -> Shape | None:
     """The shape of a configuration; None where depth or width are missing."""
     sizes = _hyper_parameters(config)
+    if not family.feed_forward:
+        sizes["feed_forward_length"] = 0
     row = _structure(config, family, sizes)
-    _set_windows(config, row, sizes)
+    _set_windows(config, family, sizes)
     shape = described_shape(row, {f"hf.{key}": value for key, value in sizes.items()}, config.number("vocab_size"))
     if shape is None:
         return None
     tied = config.flag("tie_word_embeddings") and not row.embedding
     positions = shape.learned_positions + family.position_offset if shape.learned_positions else 0
-    return replace(shape, tie_word_embeddings=tied, learned_positions=positions, lm_head_bias=family.lm_head_bias)
+    shape = replace(shape, tie_word_embeddings=tied, learned_positions=positions, lm_head_bias=family.lm_head_bias)
+    return with_extras(shape, config, family.extras)
 
 
 def _structure(config: Config, family: Family, sizes: Mapping[str, Any]) -> Architecture:
@@ -109,12 +113,45 @@ def _hyper_parameters(config: Config) -> dict[str, Any]:
     }
     head = config.number("head_dim", "attention_head_dim", "kv_channels")
     if head:
-        sizes["attention.key_length"] = sizes["attention.value_length"] = head
+        sizes["attention.key_length"] = head
+        sizes["attention.value_length"] = config.number("v_head_dim") or head
     sizes.update(_experts(config, n_layers))
     sizes.update(_latent_attention(config))
     sizes.update(_state_space(config, hidden))
     sizes.update(_per_layer(config, sizes, n_layers))
+    sizes.update(_gemma(config, sizes))
     return sizes
+
+
+def _gemma(config: Config, sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """Gemma 3n and 4: layers that read other caches, and full-attention layers with heads of their own."""
+    shared = config.number("num_kv_shared_layers")
+    found: dict[str, Any] = {"attention.shared_kv_layers": shared} if shared else {}
+    kinds = config.words("layer_types") or []
+    n_layers, width = sizes["block_count"], sizes["feed_forward_length"]
+    if config.flag("use_double_wide_mlp") and shared and isinstance(width, int):
+        found["feed_forward_length"] = [
+            width if i < n_layers - shared else 2 * width for i in range(min(n_layers, MAX_LAYERS))
+        ]
+    head = _global_head_dim(config)
+    if head:
+        found["attention.key_length"] = found["attention.value_length"] = head
+        found["attention.key_length_swa"] = found["attention.value_length_swa"] = config.number("head_dim")
+        heads, own = config.number("num_global_key_value_heads"), sizes["attention.head_count_kv"]
+        if heads and config.flag("attention_k_eq_v"):
+            found["attention.head_count_kv"] = [heads if kind == "full_attention" else own for kind in kinds]
+            found["k_eq_v_layers"] = [int(kind == "full_attention") for kind in kinds]
+    return found
+
+
+def _global_head_dim(config: Config) -> int:
+    """Width of a head in full-attention layers, where it differs; 0 otherwise."""
+    told = config.number("global_head_dim")
+    layers = config.value("per_layer_config")
+    if not told and isinstance(layers, dict):
+        first = next(iter(layers.values()), None)
+        told = Config(first if isinstance(first, dict) else {}, {}).number("head_dim")
+    return told
 
 
 def _kv_heads(config: Config, heads: int) -> int:
@@ -123,38 +160,65 @@ def _kv_heads(config: Config, heads: int) -> int:
     return 1
 
 
-def _feed_forward_length(config: Config, hidden: int) -> int:
-    width = config.number(
+def _feed_forward_length(config: Config, hidden: int) -> int | list[int]:
+    names = (
         "intermediate_size_mlp",
+        "block_ff_dim",
         "intermediate_size",
         "n_inner",
         "ffn_dim",
         "ffn_hidden_size",
         "d_ff",
-        "feed_forward_length",
     )
-    return width or 4 * hidden
+    listed = config.numbers("intermediate_size")
+    if listed:
+        return listed
+    width = config.number(*names) or 4 * hidden
+    if not config.flag("block_auto_adjust_ff_dim"):
+        return width
+    step = config.number("block_multiple_of") or 1  # LFM2: two thirds, rounded up
+    return -(-(2 * width // 3) // step) * step
 
 
 def _experts(config: Config, n_layers: int) -> dict[str, Any]:
     count = config.number("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
-    if count <= 1:
+    if count <= 1 or config.value("enable_moe_block") is False:
         return {}
     width = config.number("moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size")
     n_shared = config.number("n_shared_experts", "num_shared_experts", "num_shared_expert", "moe_num_shared_experts")
     shared = config.number(
         "shared_expert_intermediate_size", "moe_shared_expert_intermediate_size", "shared_intermediate_size"
     )
+    shared = shared or n_shared * width
+    sizes = {"expert_shared_count": n_shared, "expert_shared_feed_forward_length": shared} if shared else {}
     return {
+        **sizes,
+        **_routing(config),
         "expert_count": count,
         "expert_used_count": config.number(
             "num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k"
         ),
         "expert_feed_forward_length": width,
-        "expert_shared_count": n_shared,
-        "expert_shared_feed_forward_length": shared or n_shared * width,
         "expert_layers": _expert_layers(config, n_layers),
     }
+
+
+def _routing(config: Config) -> dict[str, Any]:
+    """How experts are chosen, as far as the configuration says."""
+    sizes: dict[str, Any] = {}
+    gating = {"softmax": 1, "sigmoid": 2}.get(
+        str(config.value("scoring_func", "score_function", "moe_router_activation_func"))
+    )
+    if gating is not None:
+        sizes["expert_gating_func"] = gating
+    sizes["expert_weights_norm"] = config.value("norm_topk_prob", "moe_renormalize") is not False
+    scale = config.value("routed_scaling_factor")
+    if isinstance(scale, (int, float)):
+        sizes["expert_weights_scale"] = float(scale)
+    if config.number("n_group") > 1:
+        sizes["expert_group_count"] = config.number("n_group")
+        sizes["expert_group_used_count"] = config.number("topk_group")
+    return sizes
 
 
 def _expert_layers(config: Config, n_layers: int) -> list[int]:
@@ -180,11 +244,13 @@ def _latent_attention(config: Config) -> dict[str, Any]:
     if not rank:
         return {}
     nope, rope = config.number("qk_nope_head_dim"), config.number("qk_rope_head_dim")
+    heads = config.number("num_attention_heads")
+    value = config.number("v_head_dim") or (config.number("hidden_size") // heads if heads else 0)
     return {
         "attention.kv_lora_rank": rank,
         "attention.q_lora_rank": config.number("q_lora_rank"),
         "attention.key_length_mla": nope + rope,
-        "attention.value_length_mla": config.number("v_head_dim"),
+        "attention.value_length_mla": value,
         "rope.dimension_count": rope,
         "attention.indexer.head_count": config.number("index_n_heads"),
         "attention.indexer.key_length": config.number("index_head_dim"),
@@ -193,6 +259,8 @@ def _latent_attention(config: Config) -> dict[str, Any]:
 
 def _state_space(config: Config, hidden: int) -> dict[str, Any]:
     """Sizes of recurrent layers: delta net, Mamba-2, Mamba-1 or short convolution, by the fields that are there."""
+    if config.has("linear_attn_config") or config.has("linear_num_heads"):
+        return _kimi_delta(config)
     if config.has("linear_num_value_heads"):
         heads, width = config.number("linear_num_value_heads"), config.number("linear_value_head_dim")
         return {
@@ -209,11 +277,8 @@ def _state_space(config: Config, hidden: int) -> dict[str, Any]:
     state = config.number("mamba_d_state", "ssm_state_size", "state_size")
     if not state:
         return {}
-    inner = config.number("mamba_d_ssm") or heads * width
-    rank = heads
-    if not heads:
-        inner = config.number("mamba_expand", "expand") * hidden
-        rank = config.number("mamba_dt_rank", "time_step_rank") or -(-hidden // 16)
+    inner = config.number("mamba_d_ssm") or heads * width or config.number("mamba_expand", "expand") * hidden
+    rank = heads or config.number("mamba_dt_rank", "time_step_rank") or -(-hidden // 16)
     return {
         "ssm.inner_size": inner,
         "ssm.state_size": state,
@@ -223,19 +288,40 @@ def _state_space(config: Config, hidden: int) -> dict[str, Any]:
     }
 
 
+def _kimi_delta(config: Config) -> dict[str, Any]:
+    own = config.value("linear_attn_config")
+    own = Config(own if isinstance(own, dict) else {}, {})
+    full = own.numbers("full_attn_layers")  # counted from one
+    sizes: dict[str, Any] = {
+        "kda.head_dim": own.number("head_dim") or config.number("linear_head_dim"),
+        "ssm.conv_kernel": own.number("short_conv_kernel_size") or config.number("linear_conv_kernel_dim"),
+    }
+    if full is not None:
+        n_layers = min(config.number("num_hidden_layers"), MAX_LAYERS)
+        sizes["attention.recurrent_layers"] = [int(index + 1 not in full) for index in range(n_layers)]
+    return sizes
+
+
 def _per_layer(config: Config, sizes: Mapping[str, Any], n_layers: int) -> dict[str, Any]:
     """What the list of layer types says: which layers are recurrent, and what a layer of a single part is."""
-    kinds = config.words("layer_types", "layers_block_type")
+    kinds = config.words("layer_types", "layers_block_type") or _override_pattern(config)
     if kinds is None:
         return _periodic(config, n_layers)
-    if not sizes["block_count"]:
-        n_layers = len(kinds)
-    found: dict[str, Any] = {"block_count": n_layers}
+    found: dict[str, Any] = {"block_count": sizes["block_count"] or len(kinds)}
     if any(kind in _RECURRENT for kind in kinds):
         found["attention.recurrent_layers"] = [int(kind in _RECURRENT) for kind in kinds]
     if any(kind in ("mlp", "moe") for kind in kinds):
         found.update(_single_parts(kinds, sizes))
     return found
+
+
+def _override_pattern(config: Config) -> list[str] | None:
+    """Nemotron-H's string of one letter per layer."""
+    letters = config.value("hybrid_override_pattern")
+    if not isinstance(letters, str) or not 0 < len(letters) <= MAX_LAYERS:
+        return None
+    names = {"M": "mamba", "-": "mlp", "*": "attention", "E": "moe"}
+    return [names.get(letter, "") for letter in letters]
 
 
 def _single_parts(kinds: list[str], sizes: Mapping[str, Any]) -> dict[str, Any]:
@@ -265,17 +351,20 @@ def _periodic(config: Config, n_layers: int) -> dict[str, Any]:
     return {"full_attention_interval": interval} if interval else {}
 
 
-def _set_windows(config: Config, row: Architecture, sizes: dict[str, Any]) -> None:
+def _set_windows(config: Config, family: Family, sizes: dict[str, Any]) -> None:
     """Add the sliding window and the layers that have it."""
     tokens = config.number("sliding_window", "attention_chunk_size")
-    if row.windows is None or not tokens or config.value("use_sliding_window") is False:
+    if family.row.windows is None or not tokens or config.value("use_sliding_window") is False:
         sizes["attention.sliding_window"] = 0
         return
     sizes["attention.sliding_window"] = tokens
-    kinds = config.words("layer_types")
-    if kinds is not None:
-        sizes["attention.sliding_window_pattern"] = [int(kind in _WINDOWED) for kind in kinds]
-        return
-    period = config.number("sliding_window_pattern", "_sliding_window_pattern")
-    if period:
+    kinds, period = config.words("layer_types"), config.number("sliding_window_pattern")
+    listed = [int(kind in _WINDOWED) for kind in kinds] if kinds is not None else config.numbers("hybrid_layer_pattern")
+    if listed is not None:
+        sizes["attention.sliding_window_pattern"] = listed
+        own = sizes["attention.head_count_kv"]
+        windowed = config.number("swa_num_key_value_heads") or own * family.windowed_kv_factor
+        if windowed != own and isinstance(own, int):
+            sizes["attention.head_count_kv"] = [windowed if is_windowed else own for is_windowed in listed]
+    elif period:
         sizes["attention.sliding_window_pattern"] = period

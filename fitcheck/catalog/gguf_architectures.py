@@ -42,7 +42,7 @@ class Architecture(Struct, frozen=True):
     bias: str = ""
     qk_norm: Literal["per_head", "full"] | None = None
     gate: Literal["q_double", "full", "per_head"] | None = None
-    sinks: bool = False
+    sinks: Literal["all", "windowed"] | None = None
     norms: int = 2
     norm_factor: int = 1
     final_norms: int = 1
@@ -109,7 +109,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gemma-embedding": Architecture(norms=4, qk_norm="per_head", windows=Windows(period=6), embedding=True),
     "llama4": Architecture(shared_width_of_expert=True, windows=Windows(period=4, tokens=8192, fixed=True)),
     "gpt-oss": Architecture(
-        bias="qkvo", sinks=True, bias_ffn=True, router_bias=True, windows=Windows(period=2)
+        bias="qkvo", sinks="all", bias_ffn=True, router_bias=True, windows=Windows(period=2)
     ),
     "afmoe": Architecture(
         norms=4, qk_norm="per_head", gate="full", router_bias=True, windows=Windows(period=4)
@@ -122,7 +122,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         qk_norm="per_head", gate="per_head", router_bias=True, windows=Windows(period=4, full_first=True)
     ),
     "step35": Architecture(qk_norm="per_head", gate="per_head", router_bias=True, windows=Windows()),
-    "mimo2": Architecture(router_bias=True, windows=Windows()),
+    "mimo2": Architecture(sinks="windowed", router_bias=True, windows=Windows()),
     "smallthinker": Architecture(windows=Windows(period=4, full_first=True, tokens=4096, fixed=True)),
     "plamo3": Architecture(norms=4, qk_norm="per_head", windows=Windows(period=8)),
     "granite-swa": Architecture(windows=Windows()),

@@ -550,7 +550,9 @@ class _Described:
             return recurrent
         if sizes.has("attention.kv_lora_rank"):
             return _latent(sizes, index, self._window, True)
-        traits = _Traits(bias=row.bias, qk_norm=row.qk_norm, gate=row.gate, sinks=row.sinks)
+        k_eq_v = bool(sizes.get("k_eq_v_layers", layer=index))  # not in GGUF files, where tensors tell
+        sinks = row.sinks == "all" or (row.sinks == "windowed" and self._window is not None)
+        traits = _Traits(bias=row.bias, qk_norm=row.qk_norm, gate=row.gate, sinks=sinks, k_eq_v=k_eq_v)
         attention = _attention(sizes, index, self._window, self._shared, traits)
         if isinstance(recurrent, Mamba2) and isinstance(attention, Attention):
             return ParallelMixers((attention, recurrent))
