@@ -1,0 +1,141 @@
+"""Plans made ahead give the planner's own bytes; unknown graphs give a stated bound."""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from fitcheck import catalog
+from fitcheck.estimate.buffers import (
+    BufferQuestion,
+    BufferTable,
+    compute_buffers,
+    layer_split,
+    output_buffer_bytes,
+    upper_bound,
+)
+from fitcheck.estimate.buffers_build import TARGET, straight_pieces
+from fitcheck.estimate.graph.architectures import ARCHITECTURES
+from fitcheck.types import Model, Shape
+
+CASES = 40
+
+
+@pytest.fixture(scope="module")
+def table() -> BufferTable:
+    return msgspec.json.decode(TARGET.read_bytes(), type=BufferTable)
+
+
+@pytest.fixture(scope="module")
+def models() -> tuple[Model, ...]:
+    return catalog.load().models
+
+
+def _question(model: Model, context: int, gpu: bool, cache: str = "f16") -> BufferQuestion:
+    shape = model.shape
+    assert shape is not None
+    layers = shape.n_layers * max(1, shape.num_loops)
+    return BufferQuestion(
+        architecture=model.architecture or "",
+        shape=shape,
+        context_tokens=context,
+        kv_type_k=cache,
+        kv_type_v=cache,
+        layer_devices=(1,) * (layers + 1) if gpu else (),
+        model=model.id,
+    )
+
+
+def test_table_agrees_with_the_planner(table: BufferTable, models: tuple[Model, ...]) -> None:
+    chance = random.Random(7)
+    known = [model for model in models if model.id in table.models]
+    for model in chance.sample(known, CASES):
+        longest = model.context_extended_tokens or model.context_tokens or 131_072
+        question = _question(model, chance.randint(1, longest), chance.random() < 0.6, chance.choice(("f16", "q8_0")))
+        found = table.find(question)
+        assert found == compute_buffers(question), (model.id, question.context_tokens, question.layer_devices[:1])
+
+
+def test_table_knows_every_model_whose_graph_is_known(table: BufferTable, models: tuple[Model, ...]) -> None:
+    missing = [m.id for m in models if m.shape and m.architecture in ARCHITECTURES and m.id not in table.models]
+    assert not missing
+
+
+def test_table_leaves_uncommon_questions_to_the_planner(table: BufferTable, models: tuple[Model, ...]) -> None:
+    model = next(model for model in models if model.id in table.models)
+    question = _question(model, 4096, True)
+    for other in (
+        replace(question, outputs=0),
+        replace(question, sequences=4),
+        replace(question, flash_attention=False),
+        replace(question, ubatch_tokens=1024),
+        replace(question, swa_full=True),
+        replace(question, kv_type_v="q8_0"),
+        replace(question, model=""),
+    ):
+        assert table.find(other) is None
+
+
+def test_split_is_never_promised_to_be_exact(table: BufferTable, models: tuple[Model, ...]) -> None:
+    model = next(model for model in models if model.id == "qwen3-30b-a3b")
+    question = replace(_question(model, 8192, True), cpu_expert_layers=48, weight_type=lambda layer, name: "q4_k")
+    found, planned = table.find(question), compute_buffers(question)
+    assert found is not None
+    assert not found.exact
+    assert found.bytes == pytest.approx(planned.bytes, rel=0.02)
+
+
+def test_pieces_reproduce_a_bent_function_everywhere() -> None:
+    def bent(context: int) -> tuple[int, ...]:
+        return (max(10_000, 7 * context), min(3 * context, 90_000) + context)
+
+    pieces = straight_pieces(bent, 512, 100_096)
+    for context in range(512, 100_096 + 1, 256):
+        piece = max((p for p in pieces if p[0] <= context), key=lambda p: p[0])
+        steps = (context - piece[0]) // 256
+        assert (piece[1] + steps * piece[2], piece[3] + steps * piece[4]) == bent(context)
+    assert len(pieces) <= 6
+
+
+def test_an_unknown_architecture_gets_a_bound_that_says_so(models: tuple[Model, ...]) -> None:
+    model = next(model for model in models if model.id == "llama-3.1-8b")
+    for gpu in (False, True):
+        question = _question(model, 8192, gpu)
+        found = compute_buffers(replace(question, architecture="of-tomorrow"))
+        assert not found.exact
+        assert all(bound >= real for bound, real in zip(found.bytes, compute_buffers(question).bytes, strict=True))
+
+
+def test_bound_holds_for_known_graphs(models: tuple[Model, ...]) -> None:
+    chance = random.Random(11)
+    known = [model for model in models if model.shape and model.architecture in ARCHITECTURES]
+    for model in chance.sample(known, 15):
+        question = _question(model, 8192, True)
+        planned, bound = compute_buffers(question), upper_bound(question)
+        assert sum(bound.bytes) >= sum(planned.bytes), model.id
+
+
+def test_more_context_never_needs_less(table: BufferTable, models: tuple[Model, ...]) -> None:
+    chance = random.Random(3)
+    known = [model for model in models if model.id in table.models]
+    for model in chance.sample(known, CASES):
+        for gpu in (False, True):
+            contexts = [2**power for power in range(9, 18)]
+            found = [table.find(_question(model, context, gpu)) for context in contexts]
+            sizes = [sum(answer.bytes) for answer in found if answer is not None]
+            assert sizes == sorted(sizes), model.id
+
+
+def test_layer_split_counts_the_output_as_a_layer() -> None:
+    assert layer_split(3, 2) == (1, 1, 2, 2)
+    assert layer_split(4, 2, (3.0, 1.0)) == (1, 1, 1, 1, 2)
+    assert layer_split(2, 1) == (1, 1, 1)
+
+
+def test_output_buffer_holds_one_row_of_logits_per_sequence(models: tuple[Model, ...]) -> None:
+    shape = Shape(hidden_size=64, vocab_size=1000, kinds=(), layers="")
+    assert output_buffer_bytes(shape, 4) == 4 * 4 * 1000
+    assert output_buffer_bytes(shape, 1, embedding=True) == 4 * (1000 + 64)
