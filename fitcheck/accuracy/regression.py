@@ -16,16 +16,16 @@ from typing import NamedTuple
 
 from fitcheck.estimate.speed_model import Term
 
-HUBER = 0.15  # residuals of ln t beyond this count linearly, not squared
+HUBER = 0.10  # residuals of ln t beyond this count linearly, not squared
+NOISE = 0.15  # sd of ln t of one observation of weight 1, against which priors count
 
 
 class Observation(NamedTuple):
-    """A measured time, the terms that should explain it, and ``effects``: parameters that multiply the whole time."""
+    """A measured time, and the terms that should explain it."""
 
-    terms: tuple[Term, ...]
+    terms: Sequence[Term]
     seconds: float
     weight: float
-    effects: tuple[str, ...] = ()
 
 
 class Prior(NamedTuple):
@@ -53,7 +53,7 @@ def fit(observations: Sequence[Observation], priors: Priors, iterations: int = 1
         matrix, gradient, cost = _normal_equations(rows, x, means, prior)
         step = solve(matrix, gradient)
         x = [value - max(-1.0, min(1.0, delta)) for value, delta in zip(x, step, strict=True)]
-        if abs(previous - cost) < 1e-7 * abs(cost):
+        if abs(previous - cost) < 1e-4 * abs(cost):
             break
         previous = cost
     return {name: (x[i] if prior[i].exponent else exp(x[i])) for name, i in index.items()}
@@ -61,13 +61,11 @@ def fit(observations: Sequence[Observation], priors: Priors, iterations: int = 1
 
 class _Row(NamedTuple):
     terms: list[tuple[float, list[tuple[int, float]]]]  # ln base, (parameter, coefficient)
-    effects: list[int]
     ln_seconds: float
     weight: float
 
 
 def _names(row: Observation) -> Iterable[str]:
-    yield from row.effects
     for term in row.terms:
         yield from term.keys
         for key, _ in term.powers:
@@ -81,7 +79,7 @@ def _compile(row: Observation, index: dict[str, int]) -> _Row:
             coefficients = [(index[key], 1.0) for key in term.keys]
             coefficients += [(index[key], log(x)) for key, x in term.powers]
             terms.append((log(term.base_s), coefficients))
-    return _Row(terms, [index[key] for key in row.effects], log(row.seconds), row.weight)
+    return _Row(terms, log(row.seconds), row.weight)
 
 
 def _normal_equations(
@@ -92,7 +90,7 @@ def _normal_equations(
     gradient = [0.0] * n
     cost = 0.0
     for i, p in enumerate(prior):
-        precision = 1.0 / p.sd**2
+        precision = (NOISE / p.sd) ** 2
         matrix[i][i] = precision
         gradient[i] = precision * (x[i] - means[i])
         cost += 0.5 * precision * (x[i] - means[i]) ** 2
@@ -104,9 +102,6 @@ def _normal_equations(
             for i, c in coefficients:
                 slope[i] = slope.get(i, 0.0) + c * value / total
         residual = log(total) - row.ln_seconds
-        for i in row.effects:
-            slope[i] = 1.0
-            residual += x[i]
         root = sqrt(1.0 + (residual / HUBER) ** 2)
         weight = row.weight / root
         cost += row.weight * HUBER**2 * (root - 1.0)

@@ -1,65 +1,31 @@
-"""How fast a placed model runs: a roofline per device, with fitted efficiencies, as an interval that holds.
+"""How fast a placed model runs: a roofline per device with fitted efficiencies, as an interval that holds.
 
-Decode, per token:  t = sum over devices of  weights / bandwidth x read + cache / bandwidth x read x cache
-                        + 2 state / bandwidth x read + operations x operation    + token
-Prefill of n tokens: t = 2 P n / peak x compute + attention FLOP / peak x attention
-                        + ceil(n / ubatch) x (weights touched / bandwidth x read + operations x operation) + start
-The factors (read, cache, operation, ...) are products of fitted parameters by backend, generation and engine: see
-``speed_model`` for the form, speed_model.json for the values. Devices of a layer split work in turn.
+Decode, one token:
+    t = sum over devices of (weights + cache x c + 2 state) / bandwidth x read + operations x operation_us
+        + [CPU] parameters / cores x compute_ns,   plus token_ms, plus hand-overs between devices
+Prefill, n tokens:
+    t = sum over devices of (dense FLOP + expert FLOP x expert + attention FLOP x attention) / peak x compute
+        + ceil(n / ubatch) x (weights touched / bandwidth x read + operations x operation_us),   plus start_ms
+Several sequences: the weights are read once per step, caches and arithmetic once per sequence.
+
+The factors are products of parameters by backend, chip generation, engine, card and model, fitted to published
+measurements (``fitcheck.accuracy.fit_speed``): an estimate leans on what was measured on this hardware and on this
+model, shrunk by how few those measurements are. ``speed_model`` has the form, speed_model.json values and meanings.
 """
 
 from __future__ import annotations
 
-from math import ceil, exp
+from math import exp, log
 
-from msgspec import Struct
+from fitcheck.estimate.speed_model import SpeedModel, Spread, Term, term_seconds
+from fitcheck.estimate.speed_nearest import nearest
+from fitcheck.estimate.speed_terms import Running, decode_terms, device_work, prefill_terms, running, seconds_of
+from fitcheck.types import Interval, Machine, Measurement, Model, Origin, Placement, Request, Speed, Weights
 
-from fitcheck.estimate.speed_model import SpeedModel, Spread, Term, term_seconds, total_seconds
-from fitcheck.estimate.speed_work import (
-    CACHE_BYTES,
-    Work,
-    decode_work,
-    expert_work,
-    prefill_work,
-)
-from fitcheck.types import (
-    Accelerator,
-    DeviceUse,
-    Interval,
-    Machine,
-    Measurement,
-    Model,
-    Origin,
-    Placement,
-    Request,
-    Speed,
-    Weights,
-)
-
-UNKNOWN_BANDWIDTH_PER_S = 40e9  # dual-channel DDR4-2666: the common PC whose memory says nothing
-DISK_BYTES_PER_S = 2.5e9  # a common NVMe drive; load time says that it is assumed
-
-
-class Device(Struct, frozen=True):
-    """A device as the speed model sees it. ``peak_per_s``: dense FP16 FLOP/s."""
-
-    backend: str
-    generation: str
-    engine: str
-    name: str
-    bandwidth_per_s: float
-    peak_per_s: float
-    form: str = ""
-    assumed: tuple[str, ...] = ()
-
-    def keys(self, term: str) -> tuple[str, ...]:
-        """The parameters that multiply a term on this device, from the general to the particular."""
-        backend = self.backend
-        return (
-            f"{term}.{backend}",
-            f"{term}.{backend}.{self.generation}",
-            f"{term}.engine.{self.engine}.{backend}",
-        )
+CALIBRATED = Spread(-0.1, 0.1, 1)  # a speed measured on this machine, applied to another model
+DISK_PER_S = Interval(0.5e9, 2.5e9, 6.0e9)  # SATA, a common NVMe drive, a fast one: the drive is not known
+ROUGH_WIDTH = log(3.3)  # a prefill interval wider than this is an order of magnitude
+FEW_SOURCES = 5  # a prefill spread seen in fewer sources is one too
 
 
 def predict(
@@ -72,42 +38,37 @@ def predict(
     speed_model: SpeedModel,
     measurements: tuple[Measurement, ...] | None = None,
 ) -> Speed:
-    """The speeds of a placed model. ``runtime`` is a row of runtimes.json. Pure. The model must have a shape."""
-    parameters = speed_model.parameters
-    uses = placement.devices
-    devices = [device_of(use, machine, runtime, speed_model) for use in uses]
-    full_depth = float(request.context_tokens or model.context_tokens or request.prompt_tokens)
-    depth = min(full_depth, request.prompt_tokens + request.answer_tokens / 2)
-
-    terms = decode_terms(model, weights, uses, devices, depth, request, speed_model)
-    full_terms = decode_terms(model, weights, uses, devices, full_depth, request, speed_model)
-    seconds, full_seconds = total_seconds(terms, parameters), total_seconds(full_terms, parameters)
-    spread = spread_of("decode", devices, speed_model)
-
-    prefill_s = total_seconds(
-        prefill_terms(model, weights, uses, devices, request.prompt_tokens, request, speed_model), parameters
-    )
-    prefill_spread = spread_of("prefill", devices, speed_model)
-    first = Interval(
-        prefill_s * exp(prefill_spread.low) + seconds * exp(spread.low),
-        prefill_s + seconds,
-        prefill_s * exp(prefill_spread.high) + seconds * exp(spread.high),
-    )
-    work = sum((_decode_work(model, weights, use, uses, depth, request, speed_model) for use in uses), Work())
+    """The speeds of a placed model that has a shape. ``runtime`` is a row of runtimes.json; ``measurements`` are the
+    published ones, of which the nearest are returned with the answer."""
+    run = running(model, weights, placement, machine, request, runtime, speed_model)
+    depth, full_depth = depths(model, request)
+    terms = decode_terms(run, depth)
+    step_s = seconds_of(terms, speed_model) / _factor(run, machine, "decode")
+    full_s = seconds_of(decode_terms(run, full_depth), speed_model) / _factor(run, machine, "decode")
+    spread = spread_of("decode", run, machine)
+    prompt = request.prompt_tokens
+    prefill_s = first = None
+    prefill_spread = spread_of("prefill", run, machine)
+    if prompt:
+        prefill_s = seconds_of(prefill_terms(run, prompt), speed_model) / _factor(run, machine, "prefill")
+        first = _sum(_times(prefill_s, prefill_spread), _times(step_s, spread))
+    read = [device_work(run, use, depth) for use in run.uses]
     return Speed(
-        decode_per_s=_rate(1.0, seconds, spread),
-        decode_full_context_per_s=_rate(1.0, full_seconds, spread),
-        prefill_per_s=_rate(request.prompt_tokens, prefill_s, prefill_spread),
+        decode_per_s=_rate(1, step_s, spread),
+        decode_full_context_per_s=_rate(1, full_s, spread),
+        prefill_per_s=_rate(prompt, prefill_s, prefill_spread) if prefill_s else None,
         first_token_s=first,
-        throughput_per_s=_throughput(model, weights, uses, devices, depth, request, speed_model, spread),
-        bound_by=_bound_by(terms, parameters),
-        bytes_per_token=int(work.weight_bytes + work.cache_bytes + work.state_bytes),
-        bandwidth_per_s=devices[0].bandwidth_per_s,
-        origin=Origin.MODELLED,
-        rough_prefill=prefill_spread.high - prefill_spread.low > 1.2,
+        throughput_per_s=_throughput(run, machine, depth, spread) if request.parallel > 1 else None,
+        bound_by=_bound_by(terms, speed_model),
+        bytes_per_token=int(sum(work.weight_bytes + work.cache_bytes + work.state_bytes for work in read)),
+        bandwidth_per_s=run.devices[0].bandwidth_per_s,
+        origin=_origin(run, machine),
+        rough_prefill=prefill_spread.high - prefill_spread.low > ROUGH_WIDTH or prefill_spread.sources < FEW_SOURCES,
         load_s=_load(weights),
-        assumed=tuple(dict.fromkeys(what for device in devices for what in device.assumed)),
-        nearest=(),
+        assumed=tuple(dict.fromkeys(what for device in run.devices for what in device.assumed)),
+        nearest=nearest(measurements, run.devices[0].names.get("hardware", machine.cpu.name), model, weights.quant)
+        if measurements
+        else (),
     )
 
 
@@ -121,190 +82,84 @@ def decode(
     speed_model: SpeedModel,
 ) -> Interval:
     """Decode speed alone, tokens/s at the start: the arithmetic of ``predict`` without the rest."""
-    uses = placement.devices
-    devices = [device_of(use, machine, runtime, speed_model) for use in uses]
-    full_depth = float(request.context_tokens or model.context_tokens or request.prompt_tokens)
-    depth = min(full_depth, request.prompt_tokens + request.answer_tokens / 2)
-    terms = decode_terms(model, weights, uses, devices, depth, request, speed_model)
-    return _rate(1.0, total_seconds(terms, speed_model.parameters), spread_of("decode", devices, speed_model))
+    run = running(model, weights, placement, machine, request, runtime, speed_model)
+    step_s = seconds_of(decode_terms(run, depths(model, request)[0]), speed_model) / _factor(run, machine, "decode")
+    return _rate(1, step_s, spread_of("decode", run, machine))
 
 
-def device_of(use: DeviceUse, machine: Machine, runtime: str, speed_model: SpeedModel) -> Device:
-    """The device that a placement names ("cpu", "gpu0", ...), with the facts that its speed depends on."""
-    if use.device == "cpu":
-        return _cpu(machine, runtime)
-    return _gpu(machine.accelerators[int(use.device[3:])], runtime, speed_model)
+def depths(model: Model, request: Request) -> tuple[float, float]:
+    """Tokens in the cache when half of the answer is there, and when the context is full."""
+    full = float(request.context_tokens or model.context_tokens or request.prompt_tokens)
+    return min(full, request.prompt_tokens + request.answer_tokens / 2), full
 
 
-def _cpu(machine: Machine, runtime: str) -> Device:
-    bandwidth = machine.ram.bandwidth
-    assumed = () if bandwidth and bandwidth.origin is not Origin.ASSUMED else ("memory bandwidth",)
-    return Device(
-        backend="cpu",
-        generation="measured" if bandwidth and bandwidth.origin is Origin.MEASURED else "peak",
-        engine=runtime,
-        name=machine.cpu.name,
-        bandwidth_per_s=bandwidth.per_s if bandwidth else UNKNOWN_BANDWIDTH_PER_S,
-        peak_per_s=machine.cpu.threads * 60e9,
-        assumed=assumed,
-    )
+def spread_of(test: str, run: Running, machine: Machine) -> Spread:
+    """The interval of the least certain device: by backend, wider for hardware that nobody measured and for assumed
+    inputs; narrow where this machine was calibrated."""
+    if _calibrated(run, machine, test):
+        return CALIBRATED
+    model = run.speed_model
+    found = []
+    for device in run.devices:
+        spread = model.spreads.get(f"{test}/{device.backend}") or model.spreads[f"{test}/other"]
+        wider = (0.0 if device.seen else model.unseen) + (model.assumed if device.assumed else 0.0)
+        found.append(spread.widened(wider) if wider and not device.is_cpu else spread)
+    return max(found, key=lambda spread: spread.high - spread.low)
 
 
-def _gpu(card: Accelerator, runtime: str, speed_model: SpeedModel) -> Device:
-    own_backend = card.backends[0].value if card.backends else "vulkan"
-    bandwidth = card.pool.bandwidth
-    peak = card.compute.get("fp16") or card.compute.get("fp32")
-    assumed = []
-    if bandwidth is None or bandwidth.origin is Origin.ASSUMED:
-        assumed.append("memory bandwidth")
-    if peak is None:
-        assumed.append("compute peak")
-    per_s = bandwidth.per_s if bandwidth else UNKNOWN_BANDWIDTH_PER_S
-    return Device(
-        backend=speed_model.runtimes.get(runtime, own_backend),
-        generation=card.architecture or "",
-        engine=runtime,
-        name=card.catalog_name or card.name,
-        bandwidth_per_s=per_s,
-        peak_per_s=peak or per_s * 100,
-        form=card.form or "",
-        assumed=tuple(assumed),
-    )
+def _calibrated(run: Running, machine: Machine, test: str) -> bool:
+    calibration = machine.calibration
+    if calibration is None:
+        return False
+    factors = calibration.speed_factors if test == "decode" else calibration.prefill_factors
+    return all(device.backend in factors for device in run.devices)
 
 
-def decode_terms(
-    model: Model,
-    weights: Weights,
-    uses: tuple[DeviceUse, ...],
-    devices: list[Device],
-    depth: float,
-    request: Request,
-    speed_model: SpeedModel,
-) -> list[Term]:
-    """The terms of one token's time on all devices, at ``depth`` tokens in the cache."""
-    terms = []
-    for use, device in zip(uses, devices, strict=True):
-        work = _decode_work(model, weights, use, uses, depth, request, speed_model)
-        read, cache = device.keys("decode.read"), device.keys("decode.cache")
-        per_byte = 1.0 / device.bandwidth_per_s
-        terms.append(Term("memory", work.weight_bytes * per_byte, read))
-        terms.append(Term("memory", work.cache_bytes * per_byte, read + cache))
-        terms.append(Term("memory", work.state_bytes * per_byte, read))
-        terms.append(Term("overhead", work.operations * 1e-6, device.keys("decode.operation_us")))
-    terms.append(Term("overhead", 1e-3, devices[0].keys("decode.token_ms")))
-    return terms
-
-
-def _decode_work(
-    model: Model,
-    weights: Weights,
-    use: DeviceUse,
-    uses: tuple[DeviceUse, ...],
-    depth: float,
-    request: Request,
-    speed_model: SpeedModel,
-) -> Work:
-    operations = speed_model.operations
-    cache_bytes = CACHE_BYTES.get(request.kv_type_k, 2.0), CACHE_BYTES.get(request.kv_type_v, 2.0)
-    share = _experts_here(model, use)
-    work = decode_work(
-        model, weights, operations, depth, cache_bytes, use.first_layer, use.last_layer, share, use.output
-    )
-    if use.device == "cpu":
-        for other in uses:
-            away = 1.0 - _experts_here(model, other)
-            if other is not use and away > 0.0:
-                work += expert_work(model, weights, operations, other.first_layer, other.last_layer, away)
-    return work
-
-
-def _experts_here(model: Model, use: DeviceUse) -> float:
-    """Share of the routed experts of a device's own layers that it holds; the rest is read by the CPU."""
-    shape = model.shape
-    assert shape is not None
-    with_experts = sum(
-        hasattr(shape.kinds[ord(letter) - 97].ffn, "n_experts")
-        for letter in shape.layers[use.first_layer : use.last_layer]
-    )
-    if not with_experts or use.device == "cpu":
+def _factor(run: Running, machine: Machine, test: str) -> float:
+    """Measured / predicted speed on this machine, 1 where it was not calibrated: of the slowest backend in a split."""
+    if not _calibrated(run, machine, test):
         return 1.0
-    return min(1.0, use.expert_layers / with_experts)
+    assert machine.calibration is not None
+    factors = machine.calibration.speed_factors if test == "decode" else machine.calibration.prefill_factors
+    return min(factors[device.backend] for device in run.devices)
 
 
-def prefill_terms(
-    model: Model,
-    weights: Weights,
-    uses: tuple[DeviceUse, ...],
-    devices: list[Device],
-    prompt_tokens: int,
-    request: Request,
-    speed_model: SpeedModel,
-) -> list[Term]:
-    """The terms of a prompt's time on all devices, from an empty cache."""
-    shape = model.shape
-    assert shape is not None
-    terms = []
-    batches = ceil(prompt_tokens / request.ubatch_tokens)
-    for use, device in zip(uses, devices, strict=True):
-        work = prefill_work(model, weights, prompt_tokens, request.ubatch_tokens, use.first_layer, use.last_layer)
-        token = _decode_work(model, weights, use, uses, 0.0, request, speed_model)
-        compute = device.keys("prefill.compute")
-        peak = device.peak_per_s
-        terms.append(Term("compute", work.dense_flop / peak, compute))
-        terms.append(Term("compute", work.expert_flop / peak, (*compute, *device.keys("prefill.expert"))))
-        terms.append(Term("compute", work.attention_flop / peak, (*compute, *device.keys("prefill.attention"))))
-        read = batches * work.weight_bytes / device.bandwidth_per_s
-        terms.append(Term("memory", read, device.keys("prefill.read")))
-        operations = batches * token.operations * 1e-6
-        terms.append(Term("overhead", operations, device.keys("prefill.operation_us")))
-    terms.append(Term("overhead", 1e-3, devices[0].keys("prefill.start_ms")))
-    return terms
+def _origin(run: Running, machine: Machine) -> Origin:
+    if _calibrated(run, machine, "decode"):
+        return Origin.MEASURED
+    return Origin.PUBLISHED if all(device.seen for device in run.devices) else Origin.MODELLED
 
 
-def spread_of(test: str, devices: list[Device], speed_model: SpeedModel) -> Spread:
-    """The widest spread among the devices; an unknown backend takes the widest of all. Assumed inputs widen it."""
-    spreads = speed_model.spreads
-    known = [spreads.get(f"{test}.{device.backend}", spreads[f"{test}.other"]) for device in devices]
-    widest = max(known, key=lambda spread: spread.high - spread.low)
-    if any(device.assumed for device in devices):
-        return Spread(widest.low - 0.25, widest.high + 0.25, widest.sources)
-    return widest
+def _times(seconds: float, spread: Spread) -> Interval:
+    return Interval(seconds * exp(spread.low), seconds, seconds * exp(spread.high))
 
 
 def _rate(tokens: float, seconds: float, spread: Spread) -> Interval:
-    return Interval(tokens / seconds * exp(-spread.high), tokens / seconds, tokens / seconds * exp(-spread.low))
+    times = _times(seconds, spread)
+    return Interval(tokens / times.high, tokens / seconds, tokens / times.low)
 
 
-def _bound_by(terms: list[Term], parameters: dict[str, float]) -> str:
+def _sum(first: Interval, second: Interval) -> Interval:
+    return Interval(first.low + second.low, first.likely + second.likely, first.high + second.high)
+
+
+def _bound_by(terms: list[Term], speed_model: SpeedModel) -> str:
     shares: dict[str, float] = {}
     for term in terms:
-        shares[term.what] = shares.get(term.what, 0.0) + term_seconds(term, parameters)
+        shares[term.what] = shares.get(term.what, 0.0) + term_seconds(term, speed_model.parameters)
     return max(shares, key=lambda what: shares[what])
 
 
-def _throughput(
-    model: Model,
-    weights: Weights,
-    uses: tuple[DeviceUse, ...],
-    devices: list[Device],
-    depth: float,
-    request: Request,
-    speed_model: SpeedModel,
-    spread: Spread,
-) -> Interval | None:
-    """Tokens/s over all parallel sequences: weights are read once per step, caches and arithmetic per sequence."""
-    n = request.parallel
-    if n == 1:
-        return None
-    one = decode_terms(model, weights, uses, devices, depth, request, speed_model)
-    many = decode_terms(model, weights, uses, devices, depth * n, request, speed_model)
-    compute = prefill_terms(model, weights, uses, devices, n, request, speed_model)
-    parameters = speed_model.parameters
-    arithmetic = sum(term_seconds(term, parameters) for term in compute if term.what == "compute")
-    step_s = max(total_seconds(many, parameters), total_seconds(one, parameters) + arithmetic)
-    return _rate(n, step_s, spread)
+def _throughput(run: Running, machine: Machine, depth: float, spread: Spread) -> Interval:
+    """Tokens/s over all parallel sequences: one step reads the weights once (of routed experts those that any sequence
+    wants), each sequence's cache, and is never faster than the arithmetic of as many prompt tokens."""
+    sequences, model = run.request.parallel, run.speed_model
+    steps = decode_terms(run, depth * sequences)
+    arithmetic = [term for term in prefill_terms(run, sequences) if term.what in ("compute", "memory")]
+    step_s = max(seconds_of(steps, model), seconds_of(arithmetic, model))
+    return _rate(sequences, step_s / _factor(run, machine, "decode"), spread)
 
 
 def _load(weights: Weights) -> Interval:
-    seconds = weights.file_bytes / DISK_BYTES_PER_S
-    return Interval(seconds / 2.5, seconds, seconds * 5)
+    size = weights.file_bytes
+    return Interval(size / DISK_PER_S.high, size / DISK_PER_S.likely, size / DISK_PER_S.low)

@@ -1,13 +1,15 @@
 """The form of the speed model: time as a sum of terms, each a physical time multiplied by fitted factors.
 
-A term's ``base_s`` is what the hardware's data sheet promises (bytes / bandwidth, FLOP / peak, operations x 1 s); the
-factors named by its keys say how far reality is from it. An absent key means 1 (a factor) or 0 (an exponent): hardware
-that nobody measured gets its backend's mean. Because every factor multiplies, the derivative of ln time by ln factor is
-the share of the terms that contain it, which is all that the fit needs.
+A term's ``base_s`` is what the data sheet promises (bytes / bandwidth, FLOP / peak, operations x 1 us); the factors
+named by its keys say how far reality is from it. A key reads test/term/level/name: "decode/read/backend/cuda",
+"decode/read/architecture/cuda Ada Lovelace". An absent key means 1 (a factor) or 0 (an exponent): hardware that nobody
+measured gets its backend's mean. Because every factor multiplies, the derivative of ln time by ln factor is the share
+of the terms that contain it, which is all that the fit needs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -23,34 +25,56 @@ class Term(NamedTuple):
 
 
 class Spread(Struct, frozen=True):
-    """The 80 % interval: ln(actual time / likely time) lies in [low, high] in 8 of 10 cases of a new source."""
+    """The 80 % interval: ln(actual time / likely time) lies in [low, high] in 8 of 10 cases of a new source.
+    ``sources``: how many sources it was seen in."""
 
     low: float
     high: float
     sources: int
 
+    def widened(self, by: float) -> Spread:
+        """The same, wider by ``by`` at both ends."""
+        return Spread(self.low - by, self.high + by, self.sources)
 
-class Parameter(Struct, frozen=True):
-    """What a family of parameters means: its unit and, in one line, what it stands for."""
 
-    unit: str
+class Family(Struct, frozen=True):
+    """What the parameters under "test/term/level" (or a whole key) mean, and what was believed before the data.
+
+    ``value``: median of a factor (mean of an exponent); ``sd``: of its logarithm (of the exponent itself).
+    """
+
     about: str
+    value: float = 1.0
+    sd: float = 0.1
+    unit: str = "1"
+    exponent: bool = False
 
 
 class SpeedModel(Struct, frozen=True):
-    """fitcheck/data/speed_model.json.
+    """fitcheck/data/speed_model.json, written by ``python -m fitcheck.accuracy.fit_speed``.
 
-    ``parameters``: key -> value; ``about`` explains them by the first two words of the key. ``operations``: kernels or
-    graph nodes per part of a layer. ``runtimes``: runtime -> the backend it brings along (vllm, mlx), where it does
-    not use the accelerator's. ``spreads``: "decode.cuda" -> interval.
+    ``families`` explain the parameters. ``operations``: kernels or graph nodes per part of a layer.
+    ``runtime_backends``: runtime -> the backend that it brings along (vllm, mlx) in place of the accelerator's.
+    ``memories``: kind of memory -> compute capabilities and gfx targets that have it. ``quant_classes``: quantisation
+    -> class of its dot products on a CPU. ``spreads``: "decode/cuda" -> interval. ``unseen``: what ln widths gain at
+    both ends on hardware without measurements, ``assumed`` where an input is assumed.
     """
 
     date: str
-    about: dict[str, Parameter]
-    parameters: dict[str, float]
+    source: str
+    families: dict[str, Family]
     operations: dict[str, float]
-    runtimes: dict[str, str]
-    spreads: dict[str, Spread]
+    runtime_backends: dict[str, str]
+    memories: dict[str, tuple[str, ...]]
+    quant_classes: dict[str, str]
+    parameters: dict[str, float] = {}
+    spreads: dict[str, Spread] = {}
+    unseen: float = 0.0
+    assumed: float = 0.0
+
+    def family(self, key: str) -> Family:
+        """The family of a parameter: its own entry, or that of its test, term and level."""
+        return self.families.get(key) or self.families["/".join(key.split("/", 3)[:3])]
 
 
 def term_seconds(term: Term, parameters: dict[str, float]) -> float:
@@ -63,6 +87,6 @@ def term_seconds(term: Term, parameters: dict[str, float]) -> float:
     return seconds
 
 
-def total_seconds(terms: list[Term], parameters: dict[str, float]) -> float:
+def total_seconds(terms: Iterable[Term], parameters: dict[str, float]) -> float:
     """The time of all terms, one after the other."""
     return sum(term_seconds(term, parameters) for term in terms)

@@ -7,24 +7,22 @@ recurrent state. Tables that are looked up (embeddings) are not read whole.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from msgspec import Struct
 
+from fitcheck.estimate.cache import recurrent_bytes
 from fitcheck.types import (
     Attention,
     CompressedAttention,
     CountedMixer,
     DenseFeedForward,
+    DeviceUse,
     FeedForward,
-    GatedDeltaNet,
-    KimiDelta,
     LatentAttention,
     Layer,
     LayerBytes,
-    LightningAttention,
-    Mamba1,
-    Mamba2,
     Mixer,
     MixtureOfExperts,
     Model,
@@ -32,14 +30,8 @@ from fitcheck.types import (
     NoMixer,
     ParallelMixers,
     Shape,
-    ShortConvolution,
     Weights,
 )
-
-CACHE_BYTES = {
-    "f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32,
-    "q4_1": 20 / 32, "q4_0": 18 / 32, "iq4_nl": 18 / 32,
-}  # fmt: skip
 
 
 class Work(Struct, frozen=True):
@@ -62,10 +54,8 @@ class Work(Struct, frozen=True):
 def layer_groups(shape: Shape, weights: Weights, first: int, last: int) -> Iterator[tuple[Layer, LayerBytes, int]]:
     """The distinct (kind of layer, bytes of a layer) pairs among layers [first, last), with how many there are."""
     kinds, sizes = shape.kinds, weights.kinds
-    counts: dict[tuple[str, str], int] = {}
-    for pair in zip(shape.layers[first:last], weights.layers[first:last], strict=True):
-        counts[pair] = counts.get(pair, 0) + 1
-    for (kind, size), count in counts.items():
+    pairs = zip(shape.layers[first:last], weights.layers[first:last], strict=True)
+    for (kind, size), count in Counter(pairs).items():
         yield kinds[ord(kind) - 97], sizes[ord(size) - 97], count
 
 
@@ -93,7 +83,7 @@ def decode_work(
         n *= loops
         weight += n * (size.mixer + size.ffn + size.experts * experts_here * routed_share(layer.ffn))
         cache += n * cache_read_bytes(layer.mixer, depth, *cache_bytes)
-        state += n * state_bytes(layer.mixer)
+        state += n * recurrent_bytes(layer.mixer, 1, shape.hidden_size)
         count += n * layer_operations(layer, operations)
         if shape.per_layer_embedding_params:
             count += n * operations["per_layer_embedding"]
@@ -115,6 +105,18 @@ def expert_work(
             weight += n * size.experts * share * routed_share(layer.ffn)
             count += n * share * operations["moe"]
     return Work(weight_bytes=weight * shape.num_loops, operations=count * shape.num_loops)
+
+
+def experts_held(model: Model, use: DeviceUse) -> float:
+    """Share of the routed experts of a device's own layers that it holds; the processor reads the rest."""
+    shape = model.shape
+    assert shape is not None
+    kinds = [isinstance(kind.ffn, MixtureOfExperts) for kind in shape.kinds]
+    if not any(kinds) or use.device == "cpu":
+        return 1.0
+    counts = Counter(shape.layers[use.first_layer : use.last_layer])
+    with_experts = sum(count for letter, count in counts.items() if kinds[ord(letter) - 97])
+    return min(1.0, use.expert_layers / with_experts) if with_experts else 1.0
 
 
 def output_bytes(weights: Weights) -> int:
@@ -142,30 +144,6 @@ def cache_read_bytes(mixer: Mixer, depth: float, key: float, value: float) -> fl
         return depth * mixer.kv_bytes_per_token * (key + value) / 4 + mixer.window_bytes
     if isinstance(mixer, ParallelMixers):
         return sum(cache_read_bytes(part, depth, key, value) for part in mixer.parts)
-    return 0.0
-
-
-def state_bytes(mixer: Mixer) -> float:
-    """Bytes of one layer's recurrent state (f32), which a token reads and writes."""
-    if isinstance(mixer, Mamba1):
-        return 4.0 * mixer.d_inner * (mixer.conv_kernel - 1 + mixer.d_state)
-    if isinstance(mixer, Mamba2):
-        channels = mixer.d_inner + 2 * mixer.n_groups * mixer.d_state
-        return 4.0 * ((mixer.conv_kernel - 1) * channels + mixer.d_state * mixer.d_inner)
-    if isinstance(mixer, GatedDeltaNet):
-        channels = 2 * mixer.n_k_heads * mixer.k_head_dim + mixer.n_v_heads * mixer.v_head_dim
-        return 4.0 * ((mixer.conv_kernel - 1) * channels + mixer.n_v_heads * mixer.k_head_dim * mixer.v_head_dim)
-    if isinstance(mixer, KimiDelta):
-        width = mixer.n_heads * mixer.head_dim
-        return 4.0 * (3 * (mixer.conv_kernel - 1) * width + width * mixer.head_dim)
-    if isinstance(mixer, LightningAttention):
-        return 4.0 * mixer.n_heads * mixer.head_dim**2
-    if isinstance(mixer, ShortConvolution):
-        return 4.0 * (mixer.conv_kernel - 1) * mixer.channels
-    if isinstance(mixer, CountedMixer):
-        return float(mixer.state_bytes)
-    if isinstance(mixer, ParallelMixers):
-        return sum(state_bytes(part) for part in mixer.parts)
     return 0.0
 
 
@@ -198,33 +176,58 @@ def ffn_operations(ffn: FeedForward, operations: dict[str, float]) -> float:
 
 
 class PrefillWork(Struct, frozen=True):
-    """The work of a prompt on one device: arithmetic in FLOP, and the weight bytes that one micro-batch touches."""
+    """The work of a prompt on one device: arithmetic in FLOP, and per micro-batch the weight bytes that it touches and
+    the rows that an expert gets."""
 
+    layers: tuple[tuple[Layer, int], ...]
     dense_flop: float
     expert_flop: float
     attention_flop: float
     weight_bytes: float
+    rows_per_expert: float
+
+    def operations(self, operations: dict[str, float]) -> float:
+        """Kernels of one micro-batch."""
+        return sum(n * layer_operations(layer, operations) for layer, n in self.layers)
 
 
 def prefill_work(
-    model: Model, weights: Weights, prompt_tokens: int, ubatch_tokens: int, first: int = 0, last: int | None = None
+    model: Model,
+    weights: Weights,
+    prompt_tokens: int,
+    ubatch_tokens: int,
+    first: int = 0,
+    last: int | None = None,
+    depth: int = 0,
 ) -> PrefillWork:
-    """The work of a prompt for layers [first, last), from an empty cache. Logits are made for the last token only."""
+    """The work of a prompt for layers [first, last), with ``depth`` tokens in the cache before it. Logits are made for
+    the last token only."""
     shape = model.shape
     assert shape is not None
     last = shape.n_layers if last is None else last
     expert_params = attention = touched = 0.0
-    batch = min(prompt_tokens, ubatch_tokens)
+    batch, rows = min(prompt_tokens, ubatch_tokens), 32.0
+    layers = []
     for layer, size, n in layer_groups(shape, weights, first, last):
-        attention += n * attention_flop(layer.mixer, prompt_tokens)
+        layers.append((layer, n))
+        attention += n * attention_flop(layer.mixer, prompt_tokens, depth)
         touched += n * (size.mixer + size.ffn)
         if isinstance(layer.ffn, MixtureOfExperts):
+            share = routed_share(layer.ffn)
+            rows = max(0.5, batch * share)
             expert_params += n * routed_params(layer.ffn, shape.hidden_size)
-            touched += n * size.experts * (1.0 - (1.0 - routed_share(layer.ffn)) ** batch)
-    share = (last - first) / shape.n_layers
-    dense_params = share * (model.params_active - shape.vocab_size * shape.hidden_size) - expert_params
+            touched += n * size.experts * (1.0 - (1.0 - share) ** batch)
+    share_of_layers = (last - first) / shape.n_layers
+    body = max(0, model.params_active - shape.vocab_size * shape.hidden_size)
     flop = 2.0 * prompt_tokens * shape.num_loops
-    return PrefillWork(max(0.0, dense_params) * flop, expert_params * flop, attention * shape.num_loops, touched)
+    return PrefillWork(
+        layers=tuple(layers),
+        dense_flop=max(0.0, share_of_layers * body - expert_params) * flop,
+        expert_flop=expert_params * flop,
+        attention_flop=attention * shape.num_loops,
+        weight_bytes=touched,
+        rows_per_expert=rows,
+    )
 
 
 def routed_params(ffn: MixtureOfExperts, hidden_size: int) -> float:
@@ -233,24 +236,24 @@ def routed_params(ffn: MixtureOfExperts, hidden_size: int) -> float:
     return ffn.experts_per_token * (3 if ffn.gated else 2) * width * ffn.moe_intermediate_size
 
 
-def attention_flop(mixer: Mixer, tokens: int) -> float:
-    """FLOP of causal attention (scores and values) over ``tokens`` tokens; a window bounds the pairs."""
+def attention_flop(mixer: Mixer, tokens: int, depth: int = 0) -> float:
+    """FLOP of causal attention (scores and values) of ``tokens`` tokens that follow ``depth`` others."""
     if isinstance(mixer, Attention):
-        return (
-            2.0 * _pairs(tokens, mixer.window) * mixer.n_heads * (mixer.head_dim + (mixer.v_head_dim or mixer.head_dim))
-        )
+        widths = mixer.head_dim + (mixer.v_head_dim or mixer.head_dim)
+        return 2.0 * _pairs(tokens, depth, mixer.window) * mixer.n_heads * widths
     if isinstance(mixer, LatentAttention):
-        width = 2 * mixer.kv_lora_rank + mixer.qk_rope_head_dim
-        return 2.0 * _pairs(tokens, None) * mixer.n_heads * width
+        widths = 2 * mixer.kv_lora_rank + mixer.qk_rope_head_dim
+        return 2.0 * _pairs(tokens, depth, None) * mixer.n_heads * widths
     if isinstance(mixer, CompressedAttention):
-        return 4.0 * _pairs(tokens, mixer.window) * mixer.n_heads * mixer.head_dim
+        return 4.0 * _pairs(tokens, depth, mixer.window) * mixer.n_heads * mixer.head_dim
     if isinstance(mixer, ParallelMixers):
-        return sum(attention_flop(part, tokens) for part in mixer.parts)
+        return sum(attention_flop(part, tokens, depth) for part in mixer.parts)
     return 0.0
 
 
-def _pairs(tokens: int, window: int | None) -> float:
-    """How many (query, key) pairs causal attention scores."""
-    if window is None or tokens <= window:
-        return tokens * tokens / 2.0
-    return window * (tokens - window / 2.0)
+def _pairs(tokens: int, depth: int, window: int | None) -> float:
+    """How many (query, key) pairs causal attention scores: token i sees depth + i keys, at most the window."""
+    if window is None or depth + tokens <= window:
+        return tokens * (depth + tokens / 2.0)
+    rising = max(0, window - depth)  # queries that still see fewer keys than the window
+    return rising * (depth + rising / 2.0) + (tokens - rising) * window

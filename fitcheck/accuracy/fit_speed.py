@@ -1,0 +1,146 @@
+"""``python -m fitcheck.accuracy.fit_speed``: measurements.csv and speed_priors.json in, speed_model.json out.
+
+Parameters are fitted to all rows that train; the intervals come from sources that were left out, every source weighing
+the same. Plain Python; a second run writes the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+import msgspec
+from msgspec.structs import replace
+
+from fitcheck import facts
+from fitcheck.accuracy import measurements
+from fitcheck.accuracy.measurements import Measured
+from fitcheck.accuracy.validation import Outcome, fitted, left_out, weights
+from fitcheck.estimate.speed_model import SpeedModel, Spread
+
+PRIORS = Path(__file__).parent / "speed_priors.json"
+MODEL = facts.DATA / "speed_model.json"
+TAIL = 0.10  # outside the interval at either end
+FEW = 4.0  # sources that the common interval weighs in a backend's own
+DIGITS = 6
+
+
+def main() -> None:
+    """Fit, write, and say what was written."""
+    model = make(measurements.load())
+    MODEL.write_bytes(msgspec.json.format(msgspec.json.encode(model), indent=1) + b"\n")
+    print(f"{MODEL}: {len(model.parameters)} parameters, {len(model.spreads)} intervals")
+
+
+def priors() -> SpeedModel:
+    """The form of the model and what is believed before the data."""
+    return msgspec.json.decode(PRIORS.read_bytes(), type=SpeedModel)
+
+
+def parts(rows: Sequence[Measured]) -> list[list[Measured]]:
+    """What is fitted apart, because no parameter is shared: each test, on processors and elsewhere."""
+    return [
+        [row for row in rows if row.test == test and row.on_cpu == on_cpu]
+        for test in ("decode", "prefill")
+        for on_cpu in (False, True)
+    ]
+
+
+def make(rows: Sequence[Measured]) -> SpeedModel:
+    """The whole fit."""
+    model = priors()
+    parameters: dict[str, float] = {}
+    outcomes: list[Outcome] = []
+    unseen: list[Outcome] = []
+    for part in parts(rows):
+        found = fitted(part, [row.terms(model) for row in part], weights(part), model)
+        parameters |= {key: value for key, value in found.items() if key not in parameters or value != parameters[key]}
+        outcomes += left_out(part, model, lambda row: row.source)
+        if not part[0].on_cpu and part[0].test == "decode":
+            unseen = left_out(part, model, lambda row: row.hardware)
+    return replace(
+        model,
+        source="fitted to measurements.csv by python -m fitcheck.accuracy.fit_speed",
+        parameters={key: float(f"{parameters[key]:.{DIGITS}g}") for key in sorted(parameters)},
+        spreads=spreads(outcomes),
+        unseen=round(_unseen(outcomes, unseen), 3),
+    )
+
+
+def spreads(outcomes: Sequence[Outcome]) -> dict[str, Spread]:
+    """test/backend -> the interval of ln(actual time / likely time), as a new source would see it."""
+    found: dict[str, Spread] = {}
+    for test in ("decode", "prefill"):
+        cells = cell_errors([outcome for outcome in outcomes if outcome.row.test == test])
+        gpu = [item for item in cells if item[0] not in ("cpu", "llamafile")]
+        common = _quantiles([item[1:] for item in gpu])
+        found[f"{test}/other"] = _rounded(common.widened(0.3))
+        for backend in sorted({item[0] for item in cells} - {"llamafile"}):
+            own = [item[1:] for item in cells if item[0] == backend]
+            spread = _quantiles(own)
+            share = spread.sources / (spread.sources + FEW) if backend != "cpu" else 1.0
+            mixed = Spread(
+                share * spread.low + (1 - share) * common.low,
+                share * spread.high + (1 - share) * common.high,
+                spread.sources,
+            )
+            found[f"{test}/{backend}"] = _rounded(mixed)
+    return found
+
+
+def kind(row: Measured) -> str:
+    """The group that a row's interval belongs to: its backend, llamafile's slower kernels apart."""
+    return "llamafile" if row.engine == "llamafile" and not row.on_cpu else row.backend
+
+
+def cell_errors(outcomes: Sequence[Outcome]) -> list[tuple[str, str, float]]:
+    """(kind, source, median ln(actual time / likely time)) of every cell."""
+    cells: dict[tuple[str, ...], list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        cells[outcome.row.cell].append(outcome)
+    return [(kind(found[0].row), cell[0], median(item.error for item in found)) for cell, found in cells.items()]
+
+
+def _quantiles(errors: Sequence[tuple[str, float]]) -> Spread:
+    """Weighted quantiles of (source, error), every source weighing the same."""
+    sizes: dict[str, int] = defaultdict(int)
+    for source, _ in errors:
+        sizes[source] += 1
+    ordered = sorted((error, 1.0 / sizes[source]) for source, error in errors)
+    total = float(len(sizes))
+    return Spread(_quantile(ordered, TAIL * total), _quantile(ordered, (1 - TAIL) * total), len(sizes))
+
+
+def _quantile(ordered: Sequence[tuple[float, float]], wanted: float) -> float:
+    """Where the running weight reaches ``wanted``, each value standing in the middle of its own weight."""
+    before = 0.0
+    points = []
+    for value, weight in ordered:
+        points.append((before + weight / 2.0, value))
+        before += weight
+    if wanted <= points[0][0]:
+        return points[0][1]
+    for (left, low), (right, high) in pairwise(points):
+        if wanted <= right:
+            return low + (high - low) * (wanted - left) / (right - left)
+    return points[-1][1]
+
+
+def _rounded(spread: Spread) -> Spread:
+    return Spread(round(min(spread.low, -0.02), 3), round(max(spread.high, 0.02), 3), spread.sources)
+
+
+def _unseen(source_out: Sequence[Outcome], hardware_out: Sequence[Outcome]) -> float:
+    """How much wider the common decode interval is at either end, on average, where the hardware was left out."""
+    seen, unseen = (
+        _quantiles([item[1:] for item in cell_errors(found) if item[0] not in ("cpu", "llamafile")])
+        for found in ([item for item in source_out if item.row.test == "decode"], hardware_out)
+    )
+    return max(0.0, ((unseen.high - unseen.low) - (seen.high - seen.low)) / 2.0)
+
+
+if __name__ == "__main__":
+    main()

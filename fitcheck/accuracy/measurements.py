@@ -1,0 +1,194 @@
+"""The published measurements, and the question that each of them answers.
+
+A row is asked as a user would ask: the machine from its name (as ``--on`` does), the model from the catalog, the
+weights from the quantisation. Columns of fitcheck/data/measurements.csv: ``grade`` A llama-bench, B one application,
+C rounded or unclear; ``usable`` fit (trains and scores), score (scores only: a rule of text, physics or arithmetic
+found a problem with its label, named in ``reason``), no (several devices, partial offload, short prompts, ...);
+``published_quant`` where ``quant`` is the nearest known mix, then ``file_gib`` scales the layers to the published size.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from fitcheck import catalog, facts
+from fitcheck.errors import FitcheckError
+from fitcheck.estimate.quantize import Quantizations, weights
+from fitcheck.estimate.speed_model import SpeedModel, Term
+from fitcheck.estimate.speed_terms import Running, decode_terms, prefill_terms, running
+from fitcheck.probe.pretend import pretend
+from fitcheck.types import (
+    Backend,
+    DeviceUse,
+    FlashAttention,
+    LayerBytes,
+    Machine,
+    Model,
+    Origin,
+    Placement,
+    PlacementKind,
+    Rate,
+    Request,
+    Weights,
+)
+
+FILE = facts.DATA / "measurements.csv"
+GIB = 1024**3
+PRESENT = 2026  # builds of earlier years carry theirs
+
+
+class Measured(Struct, frozen=True):
+    """One published speed and the question that it answers. ``cell``: rows that differ in prompt, depth or settings
+    only. ``trains``: False where its label has a problem."""
+
+    source: str
+    hardware: str
+    backend: str
+    engine: str
+    date: str
+    grade: str
+    cell: tuple[str, ...]
+    test: str
+    tokens: int  # of the prompt; 1 for decode
+    depth: float
+    tokens_per_s: float
+    trains: bool
+    stated: bool  # CPU: the bandwidth of the memory was stated
+    model: Model
+    weights: Weights
+    machine: Machine
+    placement: Placement
+    request: Request
+    runtime: str
+
+    @property
+    def seconds(self) -> float:
+        """The measured time of one token, or of the prompt."""
+        return self.tokens / self.tokens_per_s
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the processor computed it."""
+        return self.backend == "cpu"
+
+    def running(self, speed_model: SpeedModel) -> Running:
+        """What ran where, as the estimator sees it."""
+        return running(self.model, self.weights, self.placement, self.machine, self.request, self.runtime, speed_model)
+
+    def terms(self, speed_model: SpeedModel) -> list[Term]:
+        """The terms of the time, by the estimator's own functions."""
+        run = self.running(speed_model)
+        if self.test == "decode":
+            return decode_terms(run, self.depth)
+        return prefill_terms(run, self.tokens, int(self.depth))
+
+
+def load(path: Path = FILE) -> tuple[Measured, ...]:
+    """All rows that train or score."""
+    return tuple(_rows(path))
+
+
+def _rows(path: Path) -> Iterator[Measured]:
+    models = {model.id: model for model in catalog.load().models}
+    table = facts.load().quantizations
+    machines: dict[tuple[str, ...], Machine] = {}
+    made: dict[tuple[str, ...], Weights | None] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            model = models.get(row["model"])
+            if row["usable"] == "no" or model is None or model.shape is None:
+                continue
+            where = row["hardware"], row["backend"], row["ram_gb_per_s"], row["threads"]
+            if where not in machines:
+                machines[where] = _machine(*where)
+            which = row["model"], row["quant"], row["file_gib"] if row["published_quant"] else ""
+            if which not in made:
+                made[which] = _weights(model, which[1], which[2], table)
+            sized = made[which]
+            if sized is not None:
+                yield _measured(row, model, sized, machines[where])
+
+
+def _machine(hardware: str, backend: str, ram_gb_per_s: str, threads: str) -> Machine:
+    machine = pretend(hardware if backend != "cpu" else hardware.removesuffix("(CPU)") + " (CPU)")
+    if backend != "cpu":
+        own = Backend(backend) if backend in {item.value for item in Backend} else machine.accelerators[0].backends[0]
+        return replace(machine, accelerators=(replace(machine.accelerators[0], backends=(own,)),))
+    if ram_gb_per_s and machine.cpu.sockets == 1:
+        rate = Rate(float(ram_gb_per_s) * 1e9, Origin.USER, "stated with the measurement")
+        machine = replace(machine, ram=replace(machine.ram, bandwidth=rate))
+    if threads:
+        machine = replace(machine, cpu=replace(machine.cpu, threads=int(threads)))
+    return machine
+
+
+def _weights(model: Model, quant: str, file_gib: str, table: Quantizations) -> Weights | None:
+    try:
+        sized = weights(model, quant, table)
+    except FitcheckError:
+        return None
+    if not file_gib:
+        return sized
+    body = sum(layer.total for layer in sized.each_layer())
+    scale = min(1.7, max(0.6, 1.0 + (float(file_gib) * GIB - sized.total) / body))
+    kinds = tuple(
+        LayerBytes(int(kind.mixer * scale), int(kind.ffn * scale), int(kind.experts * scale)) for kind in sized.kinds
+    )
+    return replace(sized, kinds=kinds, total=sized.total + int(body * (scale - 1.0)))
+
+
+def _measured(row: dict[str, str], model: Model, sized: Weights, machine: Machine) -> Measured:
+    assert model.shape is not None
+    layers = model.shape.n_layers
+    on_cpu = row["backend"] == "cpu"
+    kind = PlacementKind.CPU if on_cpu else PlacementKind.GPU
+    use = DeviceUse("cpu" if on_cpu else "gpu0", row["hardware"], 0, 0, 0, layers, layers, True)
+    prompt, generated, depth = (int(row[name]) for name in ("prompt_tokens", "generated_tokens", "depth_tokens"))
+    decode = row["test"] == "decode"
+    kv_type = row["kv_type"] if row["kv_type"] in ("f16", "q8_0", "q4_0") else "f16"
+    flash = FlashAttention.OFF if _without_flash(row) else FlashAttention.AUTO
+    return Measured(
+        source=row["source"],
+        hardware=row["hardware"],
+        backend=row["backend"],
+        engine=row["engine"],
+        date=row["date"],
+        grade=row["grade"],
+        cell=(row["source"], row["hardware"], row["model"], row["published_quant"] or row["quant"], row["backend"]),
+        test=row["test"],
+        tokens=1 if decode else prompt,
+        depth=max(depth, prompt) + generated / 2 if decode else depth,
+        tokens_per_s=float(row["tokens_per_s"]),
+        trains=row["usable"] == "fit",
+        stated=bool(row["ram_gb_per_s"]),
+        model=model,
+        weights=sized,
+        machine=machine,
+        placement=Placement(kind, (use,)),
+        request=Request(
+            prompt_tokens=prompt,
+            answer_tokens=generated,
+            kv_type_k=kv_type,
+            kv_type_v=kv_type,
+            flash_attention=flash,
+        ),
+        runtime=_runtime(row),
+    )
+
+
+def _without_flash(row: dict[str, str]) -> bool:
+    """Switched off, or before it was the default."""
+    return row["flash_attention"] == "0" or (not row["flash_attention"] and row["date"] < "2025")
+
+
+def _runtime(row: dict[str, str]) -> str:
+    """The engine, with the year of a llama.cpp build that is not of the present."""
+    year = int(row["date"][:4] or PRESENT)
+    if row["engine"] != "llama.cpp" or row["backend"] == "cpu" or year >= PRESENT:
+        return row["engine"]
+    return f"llama.cpp@{max(year, 2024)}"

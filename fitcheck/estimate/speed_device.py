@@ -1,0 +1,147 @@
+"""A device as the speed model sees it: its data-sheet rates, and the names of the parameters that apply to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from fitcheck.estimate.speed_model import SpeedModel
+from fitcheck.types import Accelerator, DeviceUse, Machine, Origin
+
+UNKNOWN_BANDWIDTH_PER_S = 40e9  # dual-channel DDR4-2666: the common PC whose memory says nothing
+UNKNOWN_FLOP_PER_BYTE = 60.0  # FP16 peak / bandwidth of GPUs since 2018, roughly
+UNKNOWN_LINK_PER_S = 12e9  # what PCIe 3.0 x16 gives
+FEW_CHANNELS_PER_S = 110e9  # x86: what two channels of DDR5 reach; above are servers and workstations
+
+_DEFAULT_ENGINE = "llama.cpp"
+
+# Which levels of parameters multiply a term on a device, by "test/term".
+_LEVELS = {
+    "decode/read": ("backend", "architecture", "memory", "engine", "build", "processor"),
+    "decode/cache": ("backend",),
+    "decode/operation_us": ("backend", "architecture", "memory", "engine", "build"),
+    "decode/compute_ns": ("backend", "instructions"),
+    "decode/token_ms": ("backend",),
+    "decode/device": ("form", "hardware", "chip", "runtime"),
+    "prefill/compute": ("backend", "architecture", "target", "engine", "build"),
+    "prefill/compute_ns": ("backend", "instructions"),
+    "prefill/expert": ("backend",),
+    "prefill/attention": ("backend",),
+    "prefill/read": ("backend",),
+    "prefill/operation_us": ("backend",),
+    "prefill/start_ms": ("backend",),
+    "prefill/device": ("form", "hardware", "chip", "runtime"),
+}
+
+
+class Device(Struct, frozen=True):
+    """``names``: level of parameters -> this device's name in it. ``peak_per_s``: dense FP16 FLOP/s, of a CPU its
+    cores x 10^9. ``link_per_s``: bytes/s to its neighbours. ``assumed``: inputs that nobody reported."""
+
+    backend: str
+    bandwidth_per_s: float
+    peak_per_s: float
+    names: Mapping[str, str]
+    link_per_s: float = UNKNOWN_LINK_PER_S
+    assumed: tuple[str, ...] = ()
+    seen: bool = False
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether the processor's arithmetic is a term of its own."""
+        return self.backend == "cpu"
+
+    def keys(self, term: str) -> tuple[str, ...]:
+        """The parameters that multiply ``term`` ("decode/read") here, from the general to the particular."""
+        names = self.names
+        return tuple([f"{term}/{level}/{names[level]}" for level in _LEVELS[term] if level in names])
+
+
+def device_of(use: DeviceUse, machine: Machine, runtime: str, speed_model: SpeedModel) -> Device:
+    """The device that a placement names ("cpu", "gpu0", ...).
+
+    ``runtime`` is a row of runtimes.json; "llama.cpp@2024" means the builds of that year (in measurements).
+    """
+    engine, _, year = runtime.partition("@")
+    if use.device == "cpu":
+        return _cpu(machine, engine, speed_model)
+    return _gpu(machine.accelerators[int(use.device[3:])], engine, year, speed_model)
+
+
+def _cpu(machine: Machine, engine: str, speed_model: SpeedModel) -> Device:
+    bandwidth, cpu, calibration = machine.ram.bandwidth, machine.cpu, machine.calibration
+    per_s = bandwidth.per_s if bandwidth else UNKNOWN_BANDWIDTH_PER_S
+    measured = bandwidth is not None and bandwidth.origin is Origin.MEASURED
+    if calibration is not None and calibration.ram_bandwidth_bytes_per_s:
+        per_s, measured = calibration.ram_bandwidth_bytes_per_s, True
+    known = measured or (bandwidth is not None and bandwidth.origin not in (Origin.ASSUMED, Origin.CATALOG))
+    names = {"backend": "cpu", "chip": cpu.name, "instructions": _instructions(machine)}
+    if not measured:
+        names["processor"] = _processor_kind(machine.arch, per_s)
+    if engine != _DEFAULT_ENGINE:
+        names["runtime"] = engine
+    return Device(
+        backend="cpu",
+        bandwidth_per_s=per_s,
+        peak_per_s=max(1, cpu.threads) * 1e9,
+        names=names,
+        assumed=() if known else ("memory bandwidth",),
+        seen=f"decode/device/chip/{cpu.name}" in speed_model.parameters,
+    )
+
+
+def _processor_kind(arch: str, bandwidth_per_s: float) -> str:
+    if not arch.startswith("x86") and arch != "AMD64":
+        return "arm"
+    return "many channels" if bandwidth_per_s > FEW_CHANNELS_PER_S else "few channels"
+
+
+def _instructions(machine: Machine) -> str:
+    features = machine.cpu.features
+    if machine.arch.startswith(("arm", "aarch")):
+        return "dotprod" if "asimddp" in features or machine.os == "darwin" else "neon"
+    if "amx_int8" in features:
+        return "amx"
+    if "avx512f" in features:
+        return "avx512"
+    return "avx2" if "avx2" in features else "sse"
+
+
+def _gpu(card: Accelerator, engine: str, year: str, speed_model: SpeedModel) -> Device:
+    own_backend = card.backends[0].value if card.backends else "vulkan"
+    brought = speed_model.runtime_backends.get(engine)
+    backend = brought or own_backend
+    name = card.catalog_name or card.name
+    target = card.compute_capability or card.gfx_target
+    names = {"backend": backend, "hardware": name}
+    if card.architecture:
+        names["architecture"] = f"{backend} {card.architecture}"
+    if target:
+        names["target"] = target
+        memory = next((kind for kind, targets in speed_model.memories.items() if target in targets), None)
+        if memory:
+            names["memory"] = memory
+    if card.form == "laptop":
+        names["form"] = "laptop"
+    if engine != _DEFAULT_ENGINE and not brought:
+        names["engine"] = f"{engine} {backend}"
+    if year:
+        names["build"] = f"{year} {backend}"
+    bandwidth = card.pool.bandwidth
+    per_s = bandwidth.per_s if bandwidth else UNKNOWN_BANDWIDTH_PER_S
+    peak = max(card.compute.get("fp16", 0.0), card.compute.get("fp32", 0.0))
+    assumed = []
+    if bandwidth is None or bandwidth.origin is Origin.ASSUMED:
+        assumed.append("memory bandwidth")
+    if not peak:
+        assumed.append("compute peak")
+    return Device(
+        backend=backend,
+        bandwidth_per_s=per_s,
+        peak_per_s=peak or per_s * UNKNOWN_FLOP_PER_BYTE,
+        names=names,
+        link_per_s=(card.link.bytes_per_s if card.link else None) or UNKNOWN_LINK_PER_S,
+        assumed=tuple(assumed),
+        seen=f"decode/device/hardware/{name}" in speed_model.parameters,
+    )

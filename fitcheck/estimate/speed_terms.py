@@ -1,0 +1,193 @@
+"""The terms of the time that a placed model takes: for one token, and for a prompt.
+
+Devices of a layer split work in turn, so their terms add up. Where several devices hold the same layers (tensor
+parallel) each does its share at the same time and all exchange activations twice per layer.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+from msgspec import Struct
+
+from fitcheck.estimate.speed_device import Device, device_of
+from fitcheck.estimate.speed_model import SpeedModel, Term, total_seconds
+from fitcheck.estimate.speed_work import Work, decode_work, expert_work, experts_held, prefill_work
+from fitcheck.types import DeviceUse, FlashAttention, Machine, Model, Placement, Request, Weights
+
+HOP_S = 30e-6  # one hand-over of activations between devices
+EXCHANGE_S = 10e-6  # one all-reduce of a token's activations between cards
+CACHE_BYTES = {
+    "f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32,
+    "q4_1": 20 / 32, "q4_0": 18 / 32, "iq4_nl": 18 / 32,
+}  # fmt: skip
+
+
+class Running(Struct, frozen=True):
+    """A placed model: what runs where. ``uses`` are the devices that have work, ``devices`` what they can do."""
+
+    model: Model
+    weights: Weights
+    request: Request
+    speed_model: SpeedModel
+    uses: tuple[DeviceUse, ...]
+    devices: tuple[Device, ...]
+    parallel: int  # how many devices share every layer
+
+    @property
+    def is_split(self) -> bool:
+        """Whether devices hand activations to each other."""
+        return len(self.uses) > 1
+
+
+def running(
+    model: Model,
+    weights: Weights,
+    placement: Placement,
+    machine: Machine,
+    request: Request,
+    runtime: str,
+    speed_model: SpeedModel,
+) -> Running:
+    """What runs where. The model must have a shape."""
+    uses = tuple([use for use in placement.devices if _has_work(use)]) or placement.devices[:1]
+    devices = tuple([device_of(use, machine, runtime, speed_model) for use in uses])
+    if len(uses) == 1 or len({(use.first_layer, use.last_layer) for use in uses}) > 1:
+        return Running(model, weights, request, speed_model, uses, devices, 1)
+    slowest_first = tuple(sorted(devices, key=lambda device: device.bandwidth_per_s))
+    return Running(model, weights, request, speed_model, uses, slowest_first, len(uses))
+
+
+def _has_work(use: DeviceUse) -> bool:
+    return use.last_layer > use.first_layer or use.output or use.expert_layers > 0
+
+
+def device_work(run: Running, use: DeviceUse, depth: float) -> Work:
+    """What one device reads and launches per token, at ``depth`` tokens in the cache."""
+    model, weights, request, operations = run.model, run.weights, run.request, run.speed_model.operations
+    cache_bytes = CACHE_BYTES.get(request.kv_type_k, 2.0), CACHE_BYTES.get(request.kv_type_v, 2.0)
+    here = 1.0 if use.device == "cpu" or not run.is_split else experts_held(model, use)
+    work = decode_work(
+        model, weights, operations, depth, cache_bytes, use.first_layer, use.last_layer, here, use.output
+    )
+    if use.device != "cpu":
+        return work
+    for other in run.uses:
+        if other is not use and (away := 1.0 - experts_held(model, other)) > 0.0:
+            work += expert_work(model, weights, operations, other.first_layer, other.last_layer, away)
+    return work
+
+
+def decode_terms(run: Running, depth: float) -> list[Term]:
+    """The terms of one token's time at ``depth`` tokens in the cache."""
+    terms = []
+    for use, device in zip(run.uses, run.devices, strict=True):
+        terms += _decode_on(run, device, device_work(run, use, depth), run.parallel)
+        if run.parallel > 1:
+            break  # the others do the same at the same time, and none is slower
+    terms.append(Term("overhead", 1e-3, run.devices[0].keys("decode/token_ms")))
+    return terms + _link_terms(run, 1)
+
+
+def _decode_on(run: Running, device: Device, work: Work, share: int) -> list[Term]:
+    whole = device.keys("decode/device") + (() if device.is_cpu else _model_keys(run, "decode"))
+    read = device.keys("decode/read") + whole
+    per_byte = 1.0 / (device.bandwidth_per_s * share)
+    terms = [
+        Term("memory", work.weight_bytes * per_byte, read),
+        Term("memory", work.cache_bytes * per_byte, device.keys("decode/cache") + read),
+        Term("memory", work.state_bytes * per_byte, read),
+        Term("overhead", work.operations * 1e-6, device.keys("decode/operation_us") + whole),
+    ]
+    if device.is_cpu:
+        parameters = work.weight_bytes * run.model.params / max(1, run.weights.total)
+        keys = device.keys("decode/compute_ns") + _quant_keys(run, "decode") + whole
+        terms.append(Term("compute", parameters / device.peak_per_s, keys))
+    return terms
+
+
+def prefill_terms(run: Running, prompt_tokens: int, depth: int = 0) -> list[Term]:
+    """The terms of a prompt's time, with ``depth`` tokens in the cache before it."""
+    terms = []
+    for use, device in zip(run.uses, run.devices, strict=True):
+        terms += _prefill_on(run, use, device, prompt_tokens, depth)
+        if run.parallel > 1:
+            break
+    terms.append(Term("overhead", 1e-3, run.devices[0].keys("prefill/start_ms")))
+    return terms + _link_terms(run, prompt_tokens)
+
+
+def _prefill_on(run: Running, use: DeviceUse, own: Device, tokens: int, depth: int) -> list[Term]:
+    """On one device. Layers in RAM beside a GPU: the engine copies their weights there for every micro-batch."""
+    model, shape = run.model, run.model.shape
+    assert shape is not None
+    ubatch = run.request.ubatch_tokens
+    work = prefill_work(model, run.weights, tokens, ubatch, use.first_layer, use.last_layer, depth)
+    batches = ceil(tokens / ubatch)
+    terms = []
+    device = own
+    if own.is_cpu and run.is_split:
+        device = next(other for other in run.devices if not other.is_cpu)
+        streamed = max(work.weight_bytes, device_work(run, use, 0.0).weight_bytes)
+        terms.append(Term("link", batches * streamed / device.link_per_s, ()))
+    whole = device.keys("prefill/device") + (() if device.is_cpu else _model_keys(run, "prefill"))
+    peak = device.peak_per_s * run.parallel
+    attention = device.keys("prefill/attention") + whole
+    if run.request.flash_attention is FlashAttention.OFF:
+        attention += ("prefill/attention/flash/off",)
+    if device.is_cpu:
+        compute = device.keys("prefill/compute_ns") + _quant_keys(run, "prefill")
+        # compute_ns is per parameter and token, of two operations
+        terms.append(Term("compute", (work.dense_flop + work.expert_flop) / 2.0 / peak, compute + whole))
+        terms.append(Term("compute", work.attention_flop / 2.0 / peak, compute + attention))
+    else:
+        compute = device.keys("prefill/compute")
+        sizes = (("prefill/compute/width", shape.hidden_size / 4096), ("prefill/compute/peak", peak / 1e14))
+        terms.append(Term("compute", work.dense_flop / peak, compute + whole, sizes))
+        terms.append(Term("compute", work.attention_flop / peak, compute + attention))
+        if work.expert_flop:
+            rows = (("prefill/compute/rows", work.rows_per_expert / 32.0),)
+            keys = compute + device.keys("prefill/expert") + whole
+            terms.append(Term("compute", work.expert_flop / peak, keys, sizes + rows))
+    read = batches * work.weight_bytes / (device.bandwidth_per_s * run.parallel)
+    terms.append(Term("memory", read, device.keys("prefill/read") + whole))
+    operations = batches * work.operations(run.speed_model.operations) * 1e-6
+    terms.append(Term("overhead", operations, device.keys("prefill/operation_us") + whole))
+    return terms
+
+
+def _model_keys(run: Running, test: str) -> tuple[str, ...]:
+    model = run.model
+    if test == "prefill":
+        return (f"prefill/model/id/{model.id}",)
+    return (f"decode/model/architecture/{model.architecture}", f"decode/model/id/{model.id}")
+
+
+def _quant_keys(run: Running, test: str) -> tuple[str, ...]:
+    name = run.speed_model.quant_classes.get(run.weights.quant)
+    return (f"{test}/compute_ns/quant/{name}",) if name and name != "block" else ()
+
+
+def _link_terms(run: Running, tokens: int) -> list[Term]:
+    """Activations that travel: once per border of a layer split, twice per layer between cards that share layers."""
+    shape = run.model.shape
+    assert shape is not None
+    if not run.is_split:
+        return []
+    activations = 2.0 * shape.hidden_size * tokens / min(device.link_per_s for device in run.devices)
+    if run.parallel > 1:
+        return [Term("link", 2 * shape.n_layers * (EXCHANGE_S + activations), ())]
+    borders = len(run.uses) - 1
+    interleaved = any(use.device != "cpu" and experts_held(run.model, use) < 1.0 for use in run.uses)
+    if interleaved:  # experts in RAM: to the processor and back in every such layer
+        borders += round(2 * sum((1.0 - experts_held(run.model, use)) * _layers(use) for use in run.uses))
+    return [Term("link", borders * (HOP_S + activations), ())]
+
+
+def _layers(use: DeviceUse) -> int:
+    return 0 if use.device == "cpu" else use.last_layer - use.first_layer
+
+
+def seconds_of(terms: list[Term], speed_model: SpeedModel) -> float:
+    """The time of all terms in seconds."""
+    return total_seconds(terms, speed_model.parameters)
