@@ -78,8 +78,18 @@ def fitcheck(
     return None
 
 
-Models = Annotated[list[str] | None, typer.Argument(metavar="MODEL...", help=MODEL_HELP, show_default=False)]
-OneModel = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
+def _complete(incomplete: str) -> list[str]:
+    """Model ids for the shell's completion."""
+    from fitcheck.catalog import load
+
+    return sorted(model.id for model in load().models if model.id.startswith(incomplete.lower()))
+
+
+Models = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="MODEL...", help=MODEL_HELP, show_default=False, autocompletion=_complete),
+]
+OneModel = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, autocompletion=_complete)]
 
 
 def scan(
@@ -88,12 +98,15 @@ def scan(
     output: OutputOptions,
     limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="How many to show.")] = 10,
     everything: Annotated[bool, typer.Option("--all", help="Show everything that runs.")] = False,
+    installed: Annotated[
+        bool, typer.Option("--installed", help="Only models that Ollama, LM Studio, llama.cpp or the Hub's cache hold.")
+    ] = False,
 ) -> Outcome:
     """What runs on this machine, best first."""
     output.check()
     from fitcheck.commands.scan import scan
 
-    return _print(scan(_session(machine), request.request(), None if everything else limit), output)
+    return _print(scan(_session(machine), request.request(), None if everything else limit, installed), output)
 
 
 def check(

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from fitcheck.facts import Facts
 
 
+#: Where to get the programs that commands start.
+PAGES = {"ollama": "https://ollama.com/download", "llama-server": "https://github.com/ggml-org/llama.cpp/releases"}
+
+
 class Session:
     """The inputs of one answer. ``on``, ``ram_bytes``, ``vram_bytes`` and ``bandwidth_per_s`` as in the options."""
 
@@ -77,6 +81,14 @@ class Session:
         from fitcheck.catalog.resolve import resolve
 
         return resolve(text, self.catalog)
+
+    def missing_tool(self, command: str) -> tuple[str, str] | None:
+        """The program that ``command`` starts and the page to get it from, where this machine does not have it."""
+        from shutil import which
+
+        tool = command.partition(" ")[0]
+        page = PAGES.get(tool)
+        return None if page is None or self.machine.pretended or which(tool) else (tool, page)
 
     def report(self, command: str, summary: str, request: Request | None = None, **more: Any) -> Report:
         """A report of this session, with the versions filled in, and the machine where it was looked at."""

@@ -19,13 +19,22 @@ LEAST_QUANT = "Q3_K_M"
 
 class Choice(Struct, frozen=True):
     """A quantisation of a model. ``fits``: memory and placement are as asked; ``passes``: fast enough as well.
-    ``low_per_s``: decode speed at the low end, tokens/s."""
+    ``low_per_s``: decode speed at the low end, tokens/s; ``need_share``: needed / available memory."""
 
     model: Model
     quant: str
     fits: bool
     passes: bool
     low_per_s: float = 0.0
+    need_share: float = 0.0
+
+
+class _Numbers(Struct, frozen=True):
+    """What is remembered of a quick estimate."""
+
+    fits: bool
+    low_per_s: float = 0.0
+    need_share: float = float("inf")
 
 
 class Chooser:
@@ -35,7 +44,7 @@ class Chooser:
         self.machine = machine
         self.request = request
         self.estimator = estimator
-        self._known: dict[tuple[str, str], tuple[bool, float]] = {}
+        self._known: dict[tuple[str, str], _Numbers] = {}
 
     def choose(self, model: Model, task: Task | None = None) -> Choice:
         """The best quantisation that fits and is comfortably fast; else the common one when it is fast enough for
@@ -43,14 +52,14 @@ class Chooser:
         quants = self._quants(model)
         first = self._first(model, quants, 0.0)
         if first is None:
-            return Choice(model, quants[-1], fits=False, passes=False)
+            return self._choice(model, quants[-1], float("inf"))
         floor = self._floor(model, task or self.request.task)
         common = quants.index(COMMON_QUANT) if COMMON_QUANT in quants else len(quants) - 1
         good = quants[first : max(first, common) + 1]
         comfortable = self._first(model, good, max(floor, COMFORT_PER_S))
         if comfortable is not None:
             return self._choice(model, good[comfortable], floor)
-        if self._low(model, good[-1]) >= floor:
+        if self._numbers(model, good[-1]).low_per_s >= floor:
             return self._choice(model, good[-1], floor)
         smaller = quants[first + len(good) :]
         fast = self._first(model, smaller, floor)
@@ -72,16 +81,17 @@ class Chooser:
         return floor_per_s(model, task) if asked is None else asked
 
     def _choice(self, model: Model, quant: str, floor: float) -> Choice:
-        low = self._low(model, quant)
-        return Choice(model, quant, fits=True, passes=low >= floor, low_per_s=low)
+        found = self._numbers(model, quant)
+        passes = found.fits and found.low_per_s >= floor
+        return Choice(model, quant, found.fits, passes, found.low_per_s, found.need_share)
 
     def _first(self, model: Model, quants: Sequence[str], least_per_s: float) -> int | None:
         """The first of ``quants`` (large to small) that fits and decodes at least so fast. Smaller files fit where
         larger ones do, and are faster: a bisection."""
 
         def good(index: int) -> bool:
-            fits, low = self._quick(model, quants[index])
-            return fits and low >= least_per_s
+            found = self._numbers(model, quants[index])
+            return found.fits and found.low_per_s >= least_per_s
 
         if not quants or not good(len(quants) - 1):
             return None
@@ -91,22 +101,20 @@ class Chooser:
             low, high = (low, middle) if good(middle) else (middle + 1, high)
         return low
 
-    def _low(self, model: Model, quant: str) -> float:
-        return self._quick(model, quant)[1]
-
-    def _quick(self, model: Model, quant: str) -> tuple[bool, float]:
+    def _numbers(self, model: Model, quant: str) -> _Numbers:
         key = (model.id, quant)
         known = self._known.get(key)
         if known is None:
             known = self._known[key] = self._compute(model, quant)
         return known
 
-    def _compute(self, model: Model, quant: str) -> tuple[bool, float]:
+    def _compute(self, model: Model, quant: str) -> _Numbers:
         try:
             quick = self.estimator.quick(model, quant, self.machine, self.request)
         except FitcheckError:
             if self.request.quant:
                 raise
-            return False, 0.0  # a quantisation that this model cannot have is not a choice
+            return _Numbers(False)  # a quantisation that this model cannot have is not a choice
         fits = quick.verdict is not Verdict.NO and quick.kind in self.request.allow
-        return fits, quick.decode_per_s.low if quick.decode_per_s else 0.0
+        low = quick.decode_per_s.low if quick.decode_per_s else 0.0
+        return _Numbers(fits, low, quick.need_bytes / max(quick.have_bytes, 1))

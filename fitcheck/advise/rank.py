@@ -17,6 +17,11 @@ from fitcheck.types import Answer, Fit, Machine, Model, Quality, Request, Task
 EVERYDAY = (Task.CHAT, Task.CODING, Task.REASONING, Task.VISION)
 
 
+#: How much more memory than there is a model may need to be worth a second look with less context.
+_WITHIN_REACH = 1.3
+_LESS_CONTEXT_TOKENS = 4096
+
+
 class Ranking(Struct, frozen=True):
     """``fits`` in order; how many more fit and how many do not; the best answer per task; what less would allow."""
 
@@ -47,7 +52,8 @@ def rank(
     shown = passing[:limit]
     fits = tuple(_judged(chooser, choice, quality) for quality, choice in shown)
     best = tuple(_best(models, chooser, qualities, request.task, passing))
-    return Ranking(fits, len(passing) - len(shown), len(choices) - len(passing), best)
+    notes = tuple(_within_reach(choices, chooser, qualities, passing))
+    return Ranking(fits, len(passing) - len(shown), len(choices) - len(passing), best, notes)
 
 
 def _by_quality(choices: Iterable[Choice], task: Task, qualities: Qualities) -> list[tuple[Quality, Choice]]:
@@ -71,3 +77,23 @@ def _best(
             choice = ranked[0][1]
             fit = chooser.estimate(choice)
             yield Answer(task, fit.model, fit.quant, fit.command)
+
+
+def _within_reach(
+    choices: list[Choice], chooser: Chooser, qualities: Qualities, ranked: list[tuple[Quality, Choice]]
+) -> Iterator[str]:
+    """Better models than the best, that a smaller cache or less context would let in."""
+    request = chooser.request
+    lowest = ranked[0][0].score if ranked else 0.0
+    near = [choice for choice in choices if not choice.fits and choice.need_share < _WITHIN_REACH]
+    better = [pair[1] for pair in _by_quality(near, request.task, qualities) if pair[0].score > lowest]
+    less = {}
+    if request.kv_type_k == request.kv_type_v == "f16":
+        less["--kv q8_0"] = replace(request, kv_type_k="q8_0", kv_type_v="q8_0")
+    if (request.context_tokens or _LESS_CONTEXT_TOKENS + 1) > _LESS_CONTEXT_TOKENS:
+        less["-c 4k"] = replace(request, context_tokens=_LESS_CONTEXT_TOKENS)
+    for option, smaller in less.items():
+        again = Chooser(chooser.machine, smaller, chooser.estimator)
+        found = next((choice for choice in map(again.choose, (near.model for near in better)) if choice.passes), None)
+        if found:
+            yield f"with {option} also: {found.model.id} {found.quant}"
