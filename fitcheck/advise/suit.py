@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fitcheck.types import Licences, Model, Openness, Task
+from msgspec.structs import replace
+
+from fitcheck.types import Licences, Model, Openness, Request, Task
 
 #: Tokens/s at the low end of the range below which a model is not offered. People read at about 5 tokens/s.
 FLOOR_PER_S = {Task.CHAT: 5.0, Task.CODING: 5.0, Task.VISION: 5.0, Task.REASONING: 10.0, Task.EMBEDDING: 0.0}
@@ -31,6 +33,13 @@ def suits(model: Model, task: Task) -> bool:
         return False
     needed = _NEEDED.get(task)
     return needed is None or needed in abilities or needed in model.modalities
+
+
+def for_model(model: Model, request: Request) -> Request:
+    """The request as it is meant for one model: of an embedding model nobody asks whether it chats."""
+    if request.task is Task.CHAT and "embedding" in model.modalities:
+        return replace(request, task=Task.EMBEDDING)
+    return request
 
 
 def floor_per_s(model: Model, task: Task) -> float:

@@ -10,10 +10,11 @@ from msgspec.structs import replace
 from fitcheck.advise.check import requirements, task_requirement
 from fitcheck.advise.choose import Chooser
 from fitcheck.advise.rank import rank
+from fitcheck.advise.suit import for_model
 from fitcheck.errors import EXIT_NO, EXIT_OK
 from fitcheck.options import RequestOptions
 from fitcheck.session import Session
-from fitcheck.types import Check, Fit, Model, Report, Request, Task
+from fitcheck.types import Check, Fit, Model, Report, Request
 
 
 class Wish(Struct, frozen=True):
@@ -64,8 +65,8 @@ def _grant(session: Session, wish: Wish) -> list[Check]:
 
 def check_model(session: Session, model: Model, request: Request, task_given: bool = False) -> Check:
     """One model against one request. An embedding model is held to what embedding needs unless a task was named."""
-    if not task_given and "embedding" in model.modalities:
-        request = replace(request, task=Task.EMBEDDING)
+    if not task_given:
+        request = for_model(model, request)
     chooser = Chooser(session.machine, request, session.estimator)
     fit = chooser.estimate(chooser.choose(model))
     found = requirements(model, fit, request)

@@ -6,8 +6,9 @@ from msgspec.structs import replace
 
 from fitcheck.advise.choose import Chooser
 from fitcheck.advise.explain import context_curve, licence_in_plain_words
+from fitcheck.advise.suit import for_model
 from fitcheck.session import Session
-from fitcheck.types import Fit, Model, Report, Request, Task, Verdict
+from fitcheck.types import Fit, Model, Report, Request, Verdict
 from fitcheck.units import format_tokens
 
 _SHOWN_SOURCES = 6
@@ -16,8 +17,7 @@ _SHOWN_SOURCES = 6
 def explain(session: Session, request: Request, name: str) -> Report:
     """Work one model out in full, in the quantisation that ``scan`` and ``check`` would take."""
     model = session.model(name)
-    if "embedding" in model.modalities:
-        request = replace(request, task=Task.EMBEDDING)
+    request = for_model(model, request)
     chooser = Chooser(session.machine, request, session.estimator)
     fit = chooser.estimate(chooser.choose(model))
     fit = replace(fit, quality=session.qualities.of(model, fit.quant, request.task))

@@ -11,11 +11,12 @@ from fitcheck.advise.check import requirements
 from fitcheck.advise.choose import Chooser
 from fitcheck.advise.plan import Candidate, lacking, planned, smallest
 from fitcheck.advise.rank import rank
+from fitcheck.advise.suit import for_model
 from fitcheck.errors import FitcheckError
 from fitcheck.probe.hardware import GpuRow, load_gpus
 from fitcheck.probe.pretend import pretend
 from fitcheck.session import Session
-from fitcheck.types import Answer, Check, Hardware, Machine, Model, PlacementKind, Report, Request, Task, Vendor
+from fitcheck.types import Answer, Check, Fit, Hardware, Machine, Model, PlacementKind, Report, Request, Vendor
 from fitcheck.units import GIB
 
 #: Cards from here on are still to be had; older ones no engine supports for long.
@@ -26,12 +27,10 @@ _MINI_PC_GIB = (32, 64, 96, 128)
 def plan(session: Session, request: Request, name: str) -> Report:
     """Ask for each kind of hardware what the smallest is that meets the request."""
     model = session.model(name)
-    if "embedding" in model.modalities:
-        request = replace(request, task=Task.EMBEDDING)
+    request = for_model(model, request)
     estimator = session.estimator
     wanted = planned(model, request, estimator)
-    here = Chooser(session.machine, request, estimator)
-    own = here.estimate(here.choose(model))
+    own = own_fit(session, model, request)
     found = requirements(model, own, request)
     on_gpu = replace(wanted, allow=(PlacementKind.GPU,))
     bought = (smallest(model, candidates, on_gpu, estimator) for candidates in _kinds())
@@ -50,6 +49,12 @@ def plan(session: Session, request: Request, name: str) -> Report:
         best=instead,
         next_steps=tuple(_next_steps(model, runs_here, hardware, instead)),
     )
+
+
+def own_fit(session: Session, model: Model, request: Request) -> Fit:
+    """The model on the session's machine as it is."""
+    here = Chooser(session.machine, for_model(model, request), session.estimator)
+    return here.estimate(here.choose(model))
 
 
 def _kinds() -> Iterator[list[Candidate]]:
