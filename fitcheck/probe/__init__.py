@@ -90,7 +90,7 @@ class Probing:
         self._host = host
         self._until = monotonic() + deadline_s
         self._deadline_s = deadline_s
-        self._measuring: _Part | None = None
+        self._speed: _Part | None = None
         self._system = _Part("system", lambda: self._read_system(bandwidth and host.live))
         self._disk = _Part("disk", lambda: _read_disk(host))
         self._vendors = [_Part(name, _asker(name, host)) for name in _PARTS.get(host.os, ())]
@@ -125,10 +125,11 @@ class Probing:
         if host.os != "linux":
             return _System(Found(), Limits(), None)
         confinement = read_confinement(host)
-        cpu, ram = read_cpu(host, confinement), read_ram(host, confinement)
-        if bandwidth and ram.ram is not None and ram.ram.bandwidth is None and cpu.cpu is not None:
-            threads, usable = cpu.cpu.threads, ram.ram.usable_bytes
-            self._measuring = _Part("bandwidth", lambda: _measure(host, threads, usable))
+        cpu = read_cpu(host, confinement)
+        ram = read_ram(host, confinement, cpu.cpu)
+        if ram.ram is not None and ram.ram.bandwidth is None and cpu.cpu is not None:
+            processor, usable = cpu.cpu, ram.ram.usable_bytes if bandwidth else 0
+            self._speed = _Part("memory_speed", lambda: _find_memory_speed(host, processor, usable))
         found = Found(
             cpu=cpu.cpu,
             ram=ram.ram,
@@ -140,19 +141,20 @@ class Probing:
 
     def _with_bandwidth(self, machine: Machine) -> Machine:
         """The machine with the best known speed of its memory: reported, measured, or by the tables."""
-        from fitcheck.probe.ram import for_one_process, speed_problem, tabled_bandwidth
+        from fitcheck.probe.memory_speed import for_one_process, speed_problem, tabled_bandwidth
 
         if not machine.ram.total_bytes:
             return machine
-        measured = self._measuring.wait(monotonic() + _MEASURE_DEADLINE_S) if self._measuring else None
-        rate = measured if isinstance(measured, Rate) else machine.ram.bandwidth or tabled_bandwidth(machine)
+        until = self._until + (_MEASURE_DEADLINE_S if self._host.live else 0.0)
+        found = self._speed.wait(until) if self._speed else None
+        rate = found if isinstance(found, Rate) else machine.ram.bandwidth or tabled_bandwidth(machine)
         problem = speed_problem(rate)
         machine = replace(machine, problems=(*machine.problems, *((problem,) if problem else ())))
         if rate is None:
             return machine
         rate = for_one_process(rate, machine.cpu)
-        found = Evidence("ram.bandwidth", format_rate(rate.per_s), rate.source)
-        return replace(machine, ram=replace(machine.ram, bandwidth=rate), evidence=(*machine.evidence, found))
+        evidence = Evidence("ram.bandwidth", format_rate(rate.per_s), rate.source)
+        return replace(machine, ram=replace(machine.ram, bandwidth=rate), evidence=(*machine.evidence, evidence))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -182,10 +184,16 @@ def _read_disk(host: Host) -> _Disk:
     return _Disk(Found(evidence=evidence), free)
 
 
-def _measure(host: Host, threads: int, usable_bytes: int) -> Rate | None:
+def _find_memory_speed(host: Host, cpu: Cpu, usable_bytes: int) -> Rate | None:
+    """What the firmware tells root, else a measurement that takes a part of ``usable_bytes`` (0: do not measure)."""
+    from fitcheck.probe.memory_speed import read_firmware_speed
+
+    told = read_firmware_speed(host, cpu)
+    if told is not None or not usable_bytes:
+        return told
     from fitcheck.probe.bandwidth import measure, plan
 
-    planned = plan(host, threads, usable_bytes)
+    planned = plan(host, cpu.threads, usable_bytes)
     return measure(planned) if planned else None
 
 

@@ -23,7 +23,7 @@ from fitcheck.probe.hardware import (
     load_gpus,
 )
 from fitcheck.probe.host import Found, Host, clean, to_int
-from fitcheck.probe.ram import speed_of_modules
+from fitcheck.probe.memory_speed import speed_of_modules
 from fitcheck.probe.windows_calls import query_dxgi, query_processors, query_registry, query_smbios
 from fitcheck.types import Accelerator, Backend, Cpu, Evidence, Origin, Pool, Problem, Rate, Vendor
 from fitcheck.units import format_bytes, format_rate

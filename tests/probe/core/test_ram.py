@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fitcheck.probe.capture import CaptureHost, replay
-from fitcheck.probe.ram import read_module_speed
-from fitcheck.types import Origin
+from fitcheck.probe.memory_speed import read_module_speed, speed_of_modules
+from fitcheck.types import Cpu, Origin
 from fitcheck.units import GIB, KIB, MIB
 
 CAPTURES = Path(__file__).parents[2] / "captures"
@@ -28,7 +28,8 @@ def test_kernels_without_memavailable_count_their_caches() -> None:
 
 def test_memory_of_a_gpu_that_is_a_numa_node_belongs_to_the_gpu() -> None:
     machine = replay(CAPTURES / "gh200")
-    assert machine.ram.total_bytes == 500_000_000 * KIB
+    assert machine.ram.total_bytes == 600_000_000 * KIB  # as the system reports it
+    assert machine.ram.usable_bytes == 500_000_000 * KIB  # node 1 is the GPU's
     assert machine.accelerators[0].pool.total_bytes == 102625181696
     assert not machine.accelerators[0].unified
 
@@ -80,3 +81,47 @@ def test_a_size_without_unit_is_in_bytes() -> None:
 
     machine = probe(CaptureHost({"/proc/meminfo": b"MemTotal:       15908761600\nSwapTotal: 1"}), bandwidth=False)
     assert machine.ram.total_bytes == 15908761600
+
+
+def _modules(places: list[tuple[str, str]], speed: int = 1600) -> dict[str, str]:
+    properties = {}
+    for number, (bank, place) in enumerate(places):
+        prefix = f"MEMORY_DEVICE_{number}_"
+        properties[f"{prefix}BANK_LOCATOR"], properties[f"{prefix}LOCATOR"] = bank, place.rstrip("-")
+        properties[f"{prefix}SPEED_MTS"] = "0" if place.endswith("-") else str(speed)
+    return properties
+
+
+@pytest.mark.parametrize(
+    ("places", "bits"),
+    [
+        ([("BANK 0", "DIMM_A1"), ("BANK 1", "DIMM_A2"), ("BANK 2", "DIMM_B1"), ("BANK 3", "DIMM_B2")], 128),
+        ([("", f"DIMM_{socket}{slot}" + ("" if slot < 5 else "-")) for socket in "AB" for slot in range(1, 13)], 512),
+        ([("P0 CHANNEL A", "DIMM 0"), ("P0 CHANNEL A", "DIMM 1")], 64),
+        ([("P0 CHANNEL A", "DIMM 0"), ("P1 CHANNEL A", "DIMM 0")], 128),
+        ([("Controller0-ChannelA", "x"), ("Controller1-ChannelA", "x")], 128),
+        ([("", "")], 64),
+    ],
+)
+def test_labels_tell_channels(places: list[tuple[str, str]], bits: int) -> None:
+    rate = speed_of_modules(_modules(places), "test")
+    assert rate is not None
+    assert rate.per_s == bits / 8 * 1600e6
+
+
+def test_a_processor_has_no_more_channels_than_its_platform() -> None:
+    places = [("", f"CPU0 CHANNEL {letter}") for letter in "ABCDEFGHIJKL"]
+    cpu = Cpu("AMD EPYC 7301 16-Core Processor", 16, 32)  # eight channels
+    rate = speed_of_modules(_modules(places, 2666), "test", cpu)
+    assert rate is not None
+    assert rate.per_s == 8 * 8 * 2666e6
+
+
+def test_what_only_root_may_read_is_read_where_it_can_be() -> None:
+    from fitcheck.probe import probe
+
+    files = {"/proc/meminfo": b"MemTotal: 16000000 kB\n", "/proc/cpuinfo": b"processor : 0\nmodel name : X\n"}
+    host = CaptureHost(files, queries={"modules": _modules([("", "DIMM_A1"), ("", "DIMM_B1")], 6000)})
+    rate = probe(host, bandwidth=False).ram.bandwidth
+    assert rate is not None
+    assert (rate.per_s, rate.origin) == (96e9, Origin.REPORTED)
