@@ -22,7 +22,8 @@ class Traits(Struct, frozen=True):
     one after attention comes before the last layer's rows are gathered. ``parallel``: attention and feed-forward read
     the same input; the word order is that of the sum (a: attention, f: feed-forward, x: the layer's input).
     ``parallel_norm``: the feed-forward has a norm of its own. ``residual_first``: which sums name the residual first:
-    "a" after attention, "f" after the feed-forward. ``qkv``: split, fused (one tensor) or flat (norms run over whole
+    "a" after attention, "f" after the feed-forward. ``normed_residual``: what is
+    added is the normed input. ``qkv``: split, fused (one tensor) or flat (norms run over whole
     projections). ``rope``: all layers, none, windows (only layers with a window, if the model has any),
     windows_or_dense (the dense layers too) or three_of_four. ``positions``: positions per token, 0 without a position
     input. ``windows``: the engine keeps the sliding window. ``deep_inputs``: parts of the embedding that the first
@@ -52,6 +53,7 @@ class Traits(Struct, frozen=True):
     parallel: str = ""
     parallel_norm: bool = False
     residual_first: str = ""
+    normed_residual: bool = False
     qkv: str = "split"
     rope: str = "all"
     positions: int = 1
@@ -195,6 +197,7 @@ ARCHITECTURES: dict[str, Traits] = {
     **_same("deepseek32 glm-dsa", _DEEPSEEK),
     "kimi-linear": Traits(rope="none", gating="sigmoid", scales_weights=True),
     "bailingmoe3": replace(_SIGMOID, gates_latent=True, full_rank_delta=True, late="normed"),
+    "minimax-01": Traits(normed_residual=True),
     "mamba": Traits(positions=0),
     "mamba2": Traits(positions=0),
     "jamba": Traits(positions=0, rope="none", residual_first="af", normalises_weights=False),

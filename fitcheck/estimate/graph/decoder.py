@@ -15,9 +15,11 @@ from fitcheck.estimate.graph.attention import (
 from fitcheck.estimate.graph.feed_forward import feed_forward
 from fitcheck.estimate.graph.model import ModelGraph, attention_of
 from fitcheck.estimate.graph.recurrent import (
+    DecayInputs,
     StateInputs,
     gated_delta_net,
     kimi_delta,
+    lightning_attention,
     mamba1,
     mamba2,
     short_convolution,
@@ -30,6 +32,7 @@ from fitcheck.types import (
     GatedDeltaNet,
     KimiDelta,
     LatentAttention,
+    LightningAttention,
     Mamba1,
     Mamba2,
     Mixer,
@@ -53,6 +56,8 @@ class Decoder:
             (mixer.indexer for mixer in mixers if isinstance(mixer, LatentAttention) and mixer.indexer), None
         )
         self.indexing = IndexerInputs(g, indexer) if indexer else None
+        linear = next((mixer for mixer in mixers if isinstance(mixer, LightningAttention)), None)
+        self.decays = DecayInputs(g, linear.n_heads) if linear else None
         self.output_rows = g.input("i32", g.outputs)
 
     def build(self) -> None:
@@ -84,7 +89,7 @@ class Decoder:
             return self._parallel(il, x, normed, y)
         if traits.post_norm and traits.post_norm_first:
             y = g.norm(y, il, "post_attention_norm")
-        y, x = self._gathered(il, y), self._gathered(il, x)
+        y, x = self._gathered(il, y), self._gathered(il, normed if traits.normed_residual else x)
         if traits.post_norm and not traits.post_norm_first:
             y = g.norm(y, il, "post_attention_norm")
         x = g.add(x, y) if "a" in traits.residual_first else g.add(y, x)
@@ -95,7 +100,10 @@ class Decoder:
         ffn = g.layers[il].ffn
         if not isinstance(ffn, (DenseFeedForward, MixtureOfExperts)):
             return x
-        y = feed_forward(g, il, g.norm(x, il, "ffn_norm") if traits.pre_norm else x, ffn)
+        normed = g.norm(x, il, "ffn_norm") if traits.pre_norm else x
+        if traits.normed_residual:
+            residual = normed
+        y = feed_forward(g, il, normed, ffn)
         if traits.post_norm:
             y = g.norm(y, il, "post_ffw_norm")
         return g.add(residual, y) if "f" in traits.residual_first else g.add(y, residual)
@@ -141,6 +149,9 @@ class Decoder:
             return gated_delta_net(g, il, g.expand(x), mixer, self.states)
         if isinstance(mixer, KimiDelta):
             return kimi_delta(g, il, x, mixer, self.states)
+        if isinstance(mixer, LightningAttention):
+            assert self.decays is not None
+            return lightning_attention(g, il, x, mixer, self.states, self.decays)
         if isinstance(mixer, ShortConvolution):
             return short_convolution(g, il, x, mixer, self.states)
         raise UnknownGraphError(type(mixer).__name__)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from fitcheck.estimate.graph.model import ModelGraph
 from fitcheck.estimate.graph.tensors import Tensor
-from fitcheck.types import GatedDeltaNet, KimiDelta, Mamba1, Mamba2, ShortConvolution
+from fitcheck.types import GatedDeltaNet, KimiDelta, LightningAttention, Mamba1, Mamba2, ShortConvolution
 
 
 class StateInputs:
@@ -265,3 +265,42 @@ def _kimi_decay(g: ModelGraph, il: int, x: Tensor, spec: KimiDelta) -> Tensor:
     if full:
         decay = g.scale(g.unary(decay))
     return g.reshape(decay, head, heads, g.sequence_tokens, g.sequences)
+
+
+class DecayInputs:
+    """Decays of lightning attention within a batch, per head: of Q, of K, and between every two tokens."""
+
+    def __init__(self, g: ModelGraph, heads: int) -> None:
+        tokens, n = g.sequence_tokens, g.sequences
+        self.slopes = g.input("f32", heads)
+        self.q = g.input("f32", 1, heads, tokens, n)
+        self.k = g.input("f32", 1, heads, tokens, n)
+        self.pairs = g.input("f32", tokens, tokens, heads, n)
+
+
+def lightning_attention(
+    g: ModelGraph, il: int, x: Tensor, spec: LightningAttention, inputs: StateInputs, decays: DecayInputs
+) -> Tensor:
+    """Linear attention with a fixed decay per head (MiniMax-01)."""
+    heads, head, n, tokens = spec.n_heads, spec.head_dim, g.sequences, g.sequence_tokens
+    _load(g, inputs, _state(g, il, 0), 0)
+    x = g.reshape(x, g.d, tokens, 1, n)
+    mixed = g.reshape(g.unary(g.matmul(il, "attn_qkv", 3 * head * heads, x)), 3 * head, heads, tokens, n)
+    q, k, v = (g.view(mixed, (head, heads, tokens, n), mixed.nb()[1:]) for _ in range(3))
+    size = head * head * heads
+    states = _state(g, il, size)
+    old = g.reshape(_load(g, inputs, states, size), head, head, heads, n)
+    q_decay, k_decay, pair_decay = (g.unary(g.scale(decay)) for decay in (decays.q, decays.k, decays.pairs))
+    from_state = g.product(old, g.permute(g.mul(q, q_decay), 0, 2, 1, 3))
+    scores = g.mul(g.product(g.permute(k, 0, 2, 1, 3), g.permute(q, 0, 2, 1, 3)), pair_decay)
+    values = g.cont(g.permute(v, 1, 2, 0, 3))
+    y = g.expand(g.add(from_state, g.product(values, scores)))
+    block_decay = g.reshape(g.unary(g.scale(g.scale(decays.slopes))), 1, 1, heads)
+    kept = g.mul(old, block_decay)
+    keys = g.cont(g.permute(g.mul(k, k_decay), 1, 2, 0, 3))
+    renewed = g.add(kept, g.product(keys, values))
+    g.expand(g.write("CPY", g.view(states, (size * n,)), renewed))
+    y = g.cont(g.permute(y, 0, 2, 1, 3))
+    y = g.rms_norm(g.reshape(y, head * heads, tokens, 1, n), il, "attn_norm_2")
+    gate = g.unary(g.matmul(il, "attn_gate", head * heads, x))
+    return g.reshape(g.matmul(il, "attn_output", g.d, g.mul(gate, y)), g.d, tokens * n)
