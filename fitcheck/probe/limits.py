@@ -7,7 +7,7 @@ mapped from a file are charged to the cgroup, and given back when something else
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from msgspec import Struct
 
@@ -81,7 +81,16 @@ def _allowed_cpus(host: Host) -> tuple[int, ...] | None:
     """The CPUs that this process may run on: cpusets and affinity, as the kernel combined them."""
     status = host.read_text("/proc/self/status", 16384) or ""
     match = re.search(r"^Cpus_allowed_list:\s*(\S+)", status, re.MULTILINE)
-    return (parse_cpu_list(match[1]) or None) if match else None
+    if match:
+        return parse_cpu_list(match[1]) or None
+    mounts = _mounts(host)
+    for hierarchy, name in (("cgroup2", "cpuset.cpus.effective"), ("cpuset", "cpuset.effective_cpus")):
+        path = _own_path(host, hierarchy)
+        folders = _folders(host, mounts.get(hierarchy, ("/sys/fs/cgroup/cpuset", "/")), path) if path else ()
+        told = next((text for folder in folders if (text := host.read_text(f"{folder}/{name}", 4096))), None)
+        if told:
+            return parse_cpu_list(told) or None
+    return None
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -91,16 +100,21 @@ def _allowed_cpus(host: Host) -> tuple[int, ...] | None:
 def _levels(host: Host) -> Iterator[_Level]:
     """The own cgroup and its visible ancestors, in each hierarchy that limits memory or CPUs."""
     mounts = _mounts(host)
+    for hierarchy, read in (("cgroup2", _read_v2), ("memory", _read_v1_memory), ("cpu", _read_v1_cpu)):
+        path = _own_path(host, hierarchy)
+        if path is not None:
+            for folder in _folders(host, mounts[hierarchy], path):
+                yield read(host, folder)
+
+
+def _own_path(host: Host, hierarchy: str) -> str | None:
+    """The cgroup of this process in a hierarchy, as it stands in /proc/self/cgroup."""
     for line in (host.read_text("/proc/self/cgroup", 65536) or "").splitlines():
         _, _, rest = line.partition(":")
-        names, _, path = rest.partition(":")
-        if names == "":
-            yield from _climb(host, mounts, "cgroup2", path, _read_v2)
-        controllers = names.split(",")
-        if "memory" in controllers:
-            yield from _climb(host, mounts, "memory", path, _read_v1_memory)
-        if "cpu" in controllers:
-            yield from _climb(host, mounts, "cpu", path, _read_v1_cpu)
+        controllers, colon, path = rest.partition(":")
+        if colon and (controllers == "" if hierarchy == "cgroup2" else hierarchy in controllers.split(",")):
+            return path
+    return None
 
 
 def _mounts(host: Host) -> dict[str, tuple[str, str]]:
@@ -120,25 +134,19 @@ def _mounts(host: Host) -> dict[str, tuple[str, str]]:
     return {name: mounts.get(name, (place, "/")) for name, place in defaults.items()}
 
 
-def _climb(
-    host: Host,
-    mounts: dict[str, tuple[str, str]],
-    hierarchy: str,
-    path: str,
-    read: Callable[[Host, str], _Level],
-) -> Iterator[_Level]:
-    """Read the cgroup at ``path`` and each one above it up to the mount point.
+def _folders(host: Host, mount: tuple[str, str], path: str) -> Iterator[str]:
+    """The folder of the cgroup at ``path`` and of each one above it, up to the mount point.
 
     Inside a container the path may be that of the outer system, of which only the own part is mounted: then the mount
     point itself is the own cgroup.
     """
-    mount, root = mounts[hierarchy]
+    place, root = mount
     inner = path.removeprefix(root) if root != "/" else path
     parts = [part for part in inner.split("/") if part not in ("", ".")][:_MOST_LEVELS]
-    if ".." in parts or (parts and not host.exists(f"{mount}/{'/'.join(parts)}")):
+    if ".." in parts or (parts and not host.exists(f"{place}/{'/'.join(parts)}")):
         parts = []
     for depth in range(len(parts), -1, -1):
-        yield read(host, "/".join((mount, *parts[:depth])))
+        yield "/".join((place, *parts[:depth]))
 
 
 def _read_v2(host: Host, folder: str) -> _Level:
