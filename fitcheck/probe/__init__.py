@@ -34,7 +34,7 @@ _LAST_RESORT = "vulkan"
 def probe(host: Host | None = None, deadline_s: float = 2.0, bandwidth: bool = True) -> Machine:
     """Everything about this machine, or the one that ``host`` stands for. Never raises.
 
-    ``bandwidth``: measure the memory's where nothing reports it (0.2 s, live hosts only).
+    ``bandwidth``: measure the memory's where nothing reports it (0.2 s; a capture replays the measurement).
     """
     return begin(host, deadline_s, bandwidth).finish()
 
@@ -91,7 +91,7 @@ class Probing:
         self._until = monotonic() + deadline_s
         self._deadline_s = deadline_s
         self._speed: _Part | None = None
-        self._system = _Part("system", lambda: self._read_system(bandwidth and host.live))
+        self._system = _Part("system", lambda: self._read_system(bandwidth))
         self._disk = _Part("disk", lambda: _read_disk(host))
         self._vendors = [_Part(name, _asker(name, host)) for name in _PARTS.get(host.os, ())]
 
@@ -186,15 +186,10 @@ def _read_disk(host: Host) -> _Disk:
 
 def _find_memory_speed(host: Host, cpu: Cpu, usable_bytes: int) -> Rate | None:
     """What the firmware tells root, else a measurement that takes a part of ``usable_bytes`` (0: do not measure)."""
+    from fitcheck.probe.bandwidth import measured_bandwidth
     from fitcheck.probe.memory_speed import read_firmware_speed
 
-    told = read_firmware_speed(host, cpu)
-    if told is not None or not usable_bytes:
-        return told
-    from fitcheck.probe.bandwidth import measure, plan
-
-    planned = plan(host, cpu.threads, usable_bytes)
-    return measure(planned) if planned else None
+    return read_firmware_speed(host, cpu) or measured_bandwidth(host, cpu.threads, usable_bytes)
 
 
 def _linux_version(host: Host) -> str | None:

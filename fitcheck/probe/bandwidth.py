@@ -6,7 +6,7 @@ memory as fast as a plain C loop. The buffers are larger than the last-level cac
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from fitcheck.probe.host import Host, parse_cpu_list, to_int
 from fitcheck.types import Origin, Rate
@@ -57,7 +57,27 @@ def _cache_size(text: str) -> int:
     return (number or 0) * {"K": 1024, "M": _MIB, "G": 1024 * _MIB}.get(unit, 1)
 
 
-def measure(plan: Plan) -> Rate | None:
+def measured_bandwidth(host: Host, threads: int, usable_bytes: int) -> Rate | None:
+    """Measure on a live host, or replay what was measured there; None where memory is short or nothing was."""
+    planned = plan(host, threads, usable_bytes)
+    if planned is None:
+        return None
+    answer = host.query("bandwidth", *(str(value) for value in structs.astuple(planned)))
+    per_s = answer.get("bytes_per_s") if isinstance(answer, dict) else None
+    low, high = _PLAUSIBLE_PER_S
+    if not isinstance(per_s, (int, float)) or not low < per_s < high:
+        return None
+    source = f"{planned.threads} threads read {planned.buffer_bytes // _MIB} MiB each"
+    return Rate(per_s, Origin.MEASURED, source)
+
+
+def query_bandwidth(threads: str, buffer_bytes: str, chunk_bytes: str) -> dict[str, float] | None:
+    """The measurement as a question to a host, so that a capture holds it."""
+    per_s = measure(Plan(int(threads), int(buffer_bytes), int(chunk_bytes)))
+    return {"bytes_per_s": per_s} if per_s else None
+
+
+def measure(plan: Plan) -> float | None:
     """Read bandwidth of all threads together, in bytes/s; None where the C library cannot be used.
 
     Each chunk is timed by the clock of its thread's processor time, which stands still while other programs have the
@@ -100,11 +120,7 @@ def measure(plan: Plan) -> Rate | None:
         worker.start()
     for worker in workers:
         worker.join(timeout=2.0)
-    per_s = sum(plan.chunk_bytes / median for seconds in times if (median := _median(seconds)) > 0)
-    low, high = _PLAUSIBLE_PER_S
-    if not low < per_s < high:
-        return None
-    return Rate(per_s, Origin.MEASURED, f"{plan.threads} threads read {plan.buffer_bytes // _MIB} MiB each")
+    return sum(plan.chunk_bytes / median for seconds in times if (median := _median(seconds)) > 0)
 
 
 def _median(values: list[float]) -> float:

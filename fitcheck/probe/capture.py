@@ -242,7 +242,7 @@ def replay(folder: str | Path) -> Machine:
     """The machine that a capture folder describes. Raises FitcheckError ``unreadable_capture``."""
     from fitcheck.probe import probe
 
-    return probe(CaptureHost.open(folder), bandwidth=False)
+    return probe(CaptureHost.open(folder))
 
 
 def record(folder: str | Path, host: Host | None = None) -> Machine:
@@ -252,7 +252,7 @@ def record(folder: str | Path, host: Host | None = None) -> Machine:
     from fitcheck.probe.privacy import scrub
 
     recorder = RecordingHost(host or LiveHost())
-    machine = probe(recorder, deadline_s=10.0, bandwidth=False)
+    machine = probe(recorder, deadline_s=10.0)
     kept = {name: _in_lines(value) for name, value in scrub(recorder.recording()).items()}
     text = json.dumps(kept, indent=1) + "\n"
     try:

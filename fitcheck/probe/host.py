@@ -28,6 +28,7 @@ QUERY_MODULES = {
     "disk": "disk",  # (path) -> {"total": bytes, "free": bytes}
     "memory": "ram",  # -> {"total": bytes, "available": bytes}, where there is no /proc/meminfo
     "modules": "memory_speed",  # -> {"MEMORY_DEVICE_0_CONFIGURED_SPEED_MTS": "5600", …}, where root may read it
+    "bandwidth": "bandwidth",  # (threads, buffer bytes, chunk bytes) -> {"bytes_per_s": …}
     "cores": "cpu",  # -> {"physical": n, "logical": n}, where there is no /proc/cpuinfo
     "sysctl": "apple",  # (name, …) -> {name: text}
     "metal": "apple",

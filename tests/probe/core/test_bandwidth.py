@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from fitcheck.probe.bandwidth import last_level_cache, measure, plan
+from fitcheck.probe.bandwidth import last_level_cache, measure, measured_bandwidth, plan
 from fitcheck.probe.capture import CaptureHost
 from fitcheck.types import Origin
 
@@ -49,8 +49,17 @@ def test_a_measurement_is_quick_and_plausible() -> None:
     planned = plan(_host("8M"), threads=1, free_bytes=8 * 1024 * MIB)
     assert planned is not None
     start = time.monotonic()
-    rate = measure(planned)
+    per_s = measure(planned)
     assert time.monotonic() - start < 3.0
-    assert rate is not None
-    assert rate.origin is Origin.MEASURED
-    assert 0.5e9 < rate.per_s < 200e9  # one core
+    assert per_s is not None
+    assert 0.5e9 < per_s < 200e9  # one core
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"), [({"bytes_per_s": 25e9}, 25e9), ({"bytes_per_s": 1e30}, None), ({}, None), ([1], None)]
+)
+def test_a_measurement_is_replayed_and_believed_within_reason(answer: object, expected: float | None) -> None:
+    host = CaptureHost({}, queries={"bandwidth 2 33554432 1048576": answer})
+    rate = measured_bandwidth(host, threads=2, usable_bytes=8 * 1024 * MIB)
+    assert (rate.per_s if rate else None) == expected
+    assert rate is None or rate.origin is Origin.MEASURED
