@@ -320,7 +320,9 @@ def processor_of(row: CpuRow, model: str, name: str = "") -> Processor:
     """A platform's processor: ``model`` is a key of its ``cores``; else its usual one. ``name``: as asked for."""
     cores = row.cores.get(model, row.default_cores)
     performance, efficiency = (cores, 0) if isinstance(cores, int) else cores
-    return Processor(name.strip() or row.name, row, performance, efficiency, known=not row.cores or model in row.cores)
+    return Processor(
+        name.strip() or row.name, row, performance, efficiency, known=not model or not row.cores or model in row.cores
+    )
 
 
 def processor_with_gpu(gpu: GpuRow, table: CpuTable) -> Processor | None:
@@ -331,7 +333,7 @@ def processor_with_gpu(gpu: GpuRow, table: CpuTable) -> Processor | None:
 
 _CPU_NOISE = re.compile(
     r"\((?:r|tm|c)\)|[®™©]|\bw/.*|\bwith .*|@.*|\b\d\d?(?:st|nd|rd|th) gen\b|\bgenuine\b|\bcpus?\b|\bprocessor\b"
-    r"|\b(?:\d+|dual|quad|six|eight|twelve|sixteen)-core\b|\b(?:amd|intel|qualcomm|huawei|hisilicon|google|mediatek|samsung|microsoft|aws|starfive|broadcom)\b|\(.*"
+    r"|\b(?:\d+|dual|quad|six|eight|twelve|sixteen)-cores?\b|\b(?:amd|intel|qualcomm|huawei|hisilicon|google|mediatek|samsung|microsoft|aws|starfive|broadcom)\b|\(.*"
 )
 _CPU_LINKS = re.compile(r"\b(i[3579]|m[357]|w[3579]|[we])\s+(?=\d)")
 

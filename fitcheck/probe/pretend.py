@@ -59,9 +59,10 @@ _CHIP_GPU_SHARE = 0.75  # carve-out and GTT of an APU set for models; drivers' d
 
 
 class _Part(Struct, frozen=True):
-    """One part of the text: what it names, how often, and the memory written beside it."""
+    """One part of the text: as written, without the memory written beside it, and how often it is there."""
 
     text: str
+    name: str
     count: int = 1
     memory_gib: float | None = None
     cpu_only: bool = False
@@ -87,17 +88,19 @@ def pretend(
     processors: list[tuple[Processor, _Part]] = []
     ram_gib: float | None = None
     for part in _parts(text, lambda name: bool(gpus.find(name)) or _processor(name, cpus) is not None):
-        if not part.text:
+        if not part.name:
             ram_gib = part.memory_gib
             continue
-        processor = _processor(part.text, cpus)
+        processor = _processor(part.name, cpus)
         row = None if part.cpu_only and processor else _gpu(part, gpus)
         if row is not None:
             cards.append((row, part))
         elif processor is not None:
             processors.append((processor, part))
         else:
-            raise _unknown(part.text, gpus)
+            raise _unknown(part.name, gpus)
+    if not cards and not processors:
+        raise FitcheckError("unknown_hardware", "no hardware is named", 'write it like --on "RTX 4090"')
     return _machine(text, cards, processors, ram_gib, cpus, ram_bytes, vram_bytes, bandwidth_per_s)
 
 
@@ -155,15 +158,14 @@ _PRODUCT = re.compile(
 
 
 def _parts(text: str, known: Callable[[str], bool]) -> list[_Part]:
-    """The text cut into parts; a name that holds a separator itself (``Max+ 395``, ``with Max-Q Design``) is left
-    whole."""
+    """The text cut into parts. Where a part holds a plus or a word that also stands inside names (``Max+ 395``,
+    ``with Max-Q Design``), it is cut only if every half means something."""
     parts: list[_Part] = []
     for piece in _SEPARATOR.split(text):
-        part = _part(piece)
-        if part.text and not known(part.text):
-            parts += [_part(half) for half in _WORD_OR_PLUS.split(piece) if half.strip()]
-        elif part.text or part.memory_gib:
-            parts.append(part)
+        halves = [_part(half) for half in _WORD_OR_PLUS.split(piece) if half.strip()]
+        if len(halves) < 2 or not all(known(half.name) if half.name else half.memory_gib for half in halves):
+            halves = [_part(piece)] if piece.strip() else []
+        parts += halves
     return parts
 
 
@@ -180,12 +182,14 @@ def _part(text: str) -> _Part:
         count, text = int(match[1] or match[2] or match[5]), (match[3] or match[4] or "").strip()
         if not 1 <= count <= _MOST_CARDS:
             raise FitcheckError("unknown_hardware", f"cannot pretend {count} cards", f"at most {_MOST_CARDS}")
-    memory = _MEMORY.search(text)
+    whole, memory = text, _MEMORY.search(text)
     memory_gib = None
     if memory is not None and (memory[3] is None or int(memory[3]) in _SIZES_GIB):
         memory_gib = float(memory[1] or memory[3]) * (1024 if (memory[2] or "").lower() == "t" else 1)
         text = f"{text[: memory.start()]} {text[memory.end() :]}"
-    return _Part(_PRODUCT.sub("", " ".join(text.split())), count, memory_gib, cpu_only)
+    return _Part(
+        _PRODUCT.sub("", " ".join(whole.split())), _PRODUCT.sub("", " ".join(text.split())), count, memory_gib, cpu_only
+    )
 
 
 _DROPPED = re.compile(
@@ -251,15 +255,14 @@ class _GpuNames:
 def _gpu(part: _Part, names: _GpuNames) -> GpuRow | None:
     """The one row that a part means, None if it names no GPU."""
     candidates = names.find(part.text)
-    if part.memory_gib is not None and candidates:
-        named_with_memory = names.find(f"{part.text} {part.memory_gib:g}GB")
-        if len(named_with_memory) == 1:
-            return named_with_memory[0]
-        family = [*candidates, *(row for row in names.rows if row not in candidates and _is_variant(row, candidates))]
-        fitting = [row for row in family if _has_size(row, part.memory_gib)]
-        if not fitting:
-            raise _no_such_size(part, family)
-        candidates = [row for row in fitting if not row.rare] or fitting
+    if not candidates and part.memory_gib is not None:
+        candidates = names.find(part.name)
+        variants = [row for row in names.rows if row not in candidates and _is_variant(row, candidates)]
+        fitting = [row for row in (*candidates, *variants) if _has_size(row, part.memory_gib)]
+        if candidates and not fitting:
+            raise _no_such_size(part, [*candidates, *variants])
+        candidates = fitting
+    candidates = [row for row in candidates if not row.rare] or candidates
     if len(candidates) > 1:
         raise _ambiguous(part.text, candidates)
     return candidates[0] if candidates else None
@@ -279,8 +282,8 @@ def _has_size(row: GpuRow, memory_gib: float) -> bool:
 
 def _no_such_size(part: _Part, family: list[GpuRow]) -> FitcheckError:
     sizes = ", ".join(dict.fromkeys(_sizes(row).removesuffix(", ") for row in family))
-    hint = f'add RAM as a part of its own ("{part.text} + {part.memory_gib:g}GB"), or give --vram'
-    return FitcheckError("unknown_hardware", f"{part.text!r} is sold with {sizes}, not {part.memory_gib:g} GB", hint)
+    hint = f'add RAM as a part of its own ("{part.name} + {part.memory_gib:g}GB"), or give --vram'
+    return FitcheckError("unknown_hardware", f"{part.name!r} is sold with {sizes}, not {part.memory_gib:g} GB", hint)
 
 
 def _ambiguous(text: str, candidates: list[GpuRow]) -> FitcheckError:
