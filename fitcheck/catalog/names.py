@@ -40,6 +40,8 @@ _TOKEN = re.compile(
 )
 _SIZE = re.compile(r"(?:\d+x)?\d+(?:\.\d+)?[bmt]")
 _DETAIL = re.compile(r"a\d+(?:\.\d+)?[bm]|v0\.\d+|\d{4}|\d+k")  # active size, revision, year and month, context
+_ANSWERS_AT_ONCE = frozenset({"instruct", "chat", "it"})
+_ANSWERS_OTHERWISE = frozenset({"thinking", "think", "reasoning", "base"})
 _PLAIN_WORDS = frozenset({"instruct", "chat", "it", "hf", "model", "preview", "v"})
 
 
@@ -186,13 +188,19 @@ def _same(asked: Spelling, entry: Entry) -> bool:
 def _same_but_for_use(asked: Spelling, entry: Entry) -> bool:
     """The same, whether or not one of them says instruct or chat."""
     mine, other = asked.without(entry.publisher).plain(), entry.spelling.plain()
-    return sorted(mine.numbers) == sorted(other.numbers) and _same_words(mine, other)
+    return _fits_use(asked, entry) and sorted(mine.numbers) == sorted(other.numbers) and _same_words(mine, other)
+
+
+def _fits_use(asked: Spelling, entry: Entry) -> bool:
+    """Who says instruct does not mean a base model, nor one that thinks first."""
+    says_so = not _ANSWERS_AT_ONCE.isdisjoint(asked.words)
+    return not says_so or _ANSWERS_OTHERWISE.isdisjoint(spell(entry.model.id).words)
 
 
 def _same_but_for_units(asked: Spelling, entry: Entry) -> bool:
     """The same, with a size whose b was left out: ``gpt-oss 20``."""
     mine, other = asked.without(entry.publisher).plain(), entry.spelling.plain()
-    if len(mine.numbers) != len(other.numbers) or not _same_words(mine, other):
+    if len(mine.numbers) != len(other.numbers) or not _same_words(mine, other) or not _fits_use(asked, entry):
         return False
     pairs = zip(mine.numbers, other.numbers, strict=True)
     return all(one == two or (one.isdecimal() and two in (one + "b", one + "m")) for one, two in pairs)
@@ -200,13 +208,28 @@ def _same_but_for_units(asked: Spelling, entry: Entry) -> bool:
 
 def _named_in_part(asked: Spelling, entry: Entry) -> bool:
     """The same words, with numbers left out that do not tell models apart: active size, revision, or the only size."""
-    mine, other = asked.without(entry.publisher).plain(), entry.spelling.plain()
-    if not entry.own or not _same_words(mine, other) or Counter(mine.numbers) - Counter(other.numbers):
+    return entry.own and _part_of(asked.without(entry.publisher).plain(), entry.spelling.plain())
+
+
+def _named_in_part_for_use(asked: Spelling, entry: Entry) -> bool:
+    """The same, where both say instruct or chat."""
+    says_so = not _ANSWERS_AT_ONCE.isdisjoint(asked.words)
+    return says_so and entry.own and _part_of(asked.without(entry.publisher), entry.spelling)
+
+
+def _part_of(mine: Spelling, other: Spelling) -> bool:
+    if not _same_words(mine, other) or Counter(mine.numbers) - Counter(other.numbers):
         return False
     return all(_DETAIL.fullmatch(number) or _SIZE.fullmatch(number) for number in _left_out(mine, other))
 
 
-_RULES: tuple[Callable[[Spelling, Entry], bool], ...] = (_same, _same_but_for_use, _same_but_for_units, _named_in_part)
+_RULES: tuple[Callable[[Spelling, Entry], bool], ...] = (
+    _same,
+    _same_but_for_use,
+    _same_but_for_units,
+    _named_in_part_for_use,
+    _named_in_part,
+)
 
 
 def _best(entries: list[Entry], asked: Spelling, rule: Callable[[Spelling, Entry], bool]) -> list[Model]:
@@ -215,7 +238,7 @@ def _best(entries: list[Entry], asked: Spelling, rule: Callable[[Spelling, Entry
     if len(own) == 1:
         return own
     found = _without_bases(_unique(entry.model for entry in entries))
-    return _least_left_out(asked, found) if rule is _named_in_part else found
+    return _least_left_out(asked, found) if rule in (_named_in_part, _named_in_part_for_use) else found
 
 
 def _left_out(asked: Spelling, other: Spelling) -> list[str]:
@@ -279,15 +302,16 @@ def suggestions(asked: Spelling, models: Iterable[Model]) -> list[str]:
     """Ids of the models whose names look most like ``asked``, best first; none when nothing does."""
     from difflib import SequenceMatcher
 
+    asked = asked.plain()
     glued, words, numbers = "".join(asked.words), set(asked.words), Counter(asked.numbers)
     matcher = SequenceMatcher(autojunk=False)
     matcher.set_seq2(glued)
     scored = []
     for model in models:
-        spelling = spell(model.id)
+        spelling = spell(model.id).plain()
         matcher.set_seq1("".join(spelling.words))
-        likeness = matcher.ratio() if matcher.quick_ratio() > _LIKE else 0.0
-        if likeness > _LIKE or (spelling.words and words.issuperset(spelling.words)):
+        likeness = matcher.ratio() if matcher.quick_ratio() >= _LIKE else 0.0
+        if likeness >= _LIKE or (spelling.words and words.issuperset(spelling.words)):
             shared = sum((numbers & Counter(spelling.numbers)).values())
-            scored.append((-max(likeness, _LIKE) - 0.2 * shared, len(model.id), model.id))
+            scored.append((-max(likeness, _LIKE) - 0.3 * shared, len(model.id), model.id))
     return [name for _, _, name in sorted(scored)[:MAX_SUGGESTIONS]]

@@ -75,7 +75,7 @@ def test_a_misspelt_name_suggests_the_nearest(catalog: Catalog) -> None:
         find("lama3.1:8b", catalog)
     assert refused.value.code == "unknown_model"
     assert refused.value.hint.startswith("did you mean llama-3.1-8b")
-    assert refused.value.hint.count("-3") <= MAX_SUGGESTIONS
+    assert refused.value.hint.count(",") < MAX_SUGGESTIONS
 
 
 def test_hostile_names_are_refused_and_never_echoed(catalog: Catalog) -> None:
