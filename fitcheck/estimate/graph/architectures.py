@@ -125,8 +125,8 @@ def _same(names: str, traits: Traits) -> dict[str, Traits]:
 
 ARCHITECTURES: dict[str, Traits] = {
     **_same(
-        "llama qwen2 qwen3 qwen3moe ernie4_5 ernie4_5-moe internlm2 arcee seed_oss exaone xverse baichuan orion "
-        "deci refact codeshell",
+        "llama qwen2 qwen3 qwen3moe ernie4_5 ernie4_5-moe internlm2 arcee seed_oss exaone xverse baichuan maincoder "
+        "deci pangu-embedded",
         _LLAMA,
     ),
     "mistral3": Traits(attention_scale=True),
@@ -134,6 +134,14 @@ ARCHITECTURES: dict[str, Traits] = {
     "smollm3": Traits(rope="three_of_four"),
     **_same("granite granitemoe minicpm", Traits(scaled_embedding=True)),
     "chatglm": Traits(dense="fused"),
+    "qwen": Traits(qkv="fused"),
+    "refact": Traits(rope="none"),
+    "openelm": Traits(qkv="fused", residual_first="a"),
+    "plamo3": replace(_SANDWICH, qkv="fused", dense="fused", windows=True),
+    "deepseek": Traits(normalises_weights=False),
+    "bailingmoe": Traits(normalises_weights=None),
+    "orion": _LAYER_NORM,
+    "mpt": replace(_LAYER_NORM, qkv="fused", rope="none"),
     "qwen2moe": Traits(normalises_weights=False, divides_shared_gate=True),
     "qwen2vl": Traits(positions=4),
     "hunyuan-vl": Traits(positions=4, norms_rotated=True),
@@ -208,5 +216,7 @@ ARCHITECTURES: dict[str, Traits] = {
     **_same("qwen35 qwen35moe", _DELTA_NET),
     "qwen3next": replace(_DELTA_NET, positions=1, repeats_delta_heads=True),
     "bert": _ENCODER,
+    "eurobert": Traits(pooling="mean", family="encoder"),
+    "neo-bert": Traits(dense="fused", family="encoder"),
     "nomic-bert": replace(_ENCODER, qkv="fused", rope="all", pooling="mean"),
 }  # fmt: skip
