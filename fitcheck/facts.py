@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 if TYPE_CHECKING:
+    from fitcheck.estimate.buffers import BufferTable
     from fitcheck.estimate.quantize import Quantizations, WeightsTable
     from fitcheck.estimate.runtimes import Runtimes
     from fitcheck.estimate.speed_model import SpeedModel
 
 DATA = Path(__file__).parent / "data"
+BUFFERS = "buffers.json"
 WEIGHTS = "weights.msgpack.zlib"
 T = TypeVar("T")
 
@@ -44,6 +46,13 @@ class Facts:
         from fitcheck.estimate.quantize import WeightsTable
 
         return msgspec.msgpack.decode(zlib.decompress((DATA / WEIGHTS).read_bytes()), type=WeightsTable)
+
+    @cached_property
+    def buffers(self) -> BufferTable | None:
+        """Compute buffers of the catalog's models, planned before; None where they have not been."""
+        from fitcheck.estimate.buffers import BufferTable
+
+        return _read(BUFFERS, BufferTable) if (DATA / BUFFERS).exists() else None
 
     @cached_property
     def runtimes(self) -> Runtimes:

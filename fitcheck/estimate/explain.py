@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from fitcheck.estimate.placement import Candidate, Split, Use
-from fitcheck.estimate.runtimes import Runtime, Runtimes
-from fitcheck.types import FlashAttention, Model, PlacementKind, Request, Term, Verdict
+from fitcheck.estimate.placement import Candidate, Use
+from fitcheck.estimate.runtimes import LLAMA_CPP, Runtime, Runtimes
+from fitcheck.types import Backend, FlashAttention, Machine, Model, PlacementKind, Request, Term, Verdict
 from fitcheck.units import format_bytes
 
 ENGINE = "llama.cpp 0c1e570"
+_DEVICE_NAMES = {
+    Backend.CUDA: "CUDA",
+    Backend.ROCM: "ROCm",
+    Backend.VULKAN: "Vulkan",
+    Backend.SYCL: "SYCL",
+    Backend.METAL: "Metal",
+}
 
 
 def terms_of(found: Candidate, quant: str, model: Model, request: Request, runtimes: Runtimes) -> tuple[Term, ...]:
@@ -31,13 +38,26 @@ def _terms(use: Use, quant: str, model: Model, request: Request, runtimes: Runti
     yield Term("runtime_overhead", use.name, use.overhead, "driver context and process", "observed")
 
 
-def flags_of(split: Split, context_tokens: int, request: Request) -> tuple[str, ...]:
+def flags_of(
+    found: Candidate, row: Runtime, context_tokens: int, request: Request, machine: Machine
+) -> tuple[str, ...]:
     """The engine's flags that make this placement."""
+    if row.memory == LLAMA_CPP:
+        return tuple(_llama_cpp_flags(found, context_tokens, request, machine))
+    if row.tensor_parallel:
+        cards = ("--tensor-parallel-size", str(len(found.uses))) if len(found.uses) > 1 else ()
+        return ("--max-model-len", str(context_tokens), *cards)
+    return ()
+
+
+def _llama_cpp_flags(found: Candidate, context_tokens: int, request: Request, machine: Machine) -> list[str]:
+    split = found.split
     flags = ["-c", str(context_tokens * request.parallel), "-ngl", str(split.gpu_layers)]
     if request.parallel > 1:
         flags += ["-np", str(request.parallel)]
     if split.cpu_expert_layers:
         flags += ["--n-cpu-moe", str(split.cpu_expert_layers)]
+    flags += _device_flags(found, machine)
     if len(split.ends) > 2:
         counts = [end - start + (split.output == i) for i, (start, end) in enumerate(pairwise(split.ends), start=1)]
         flags += ["-ts", ",".join(map(str, counts))]
@@ -51,7 +71,18 @@ def flags_of(split: Split, context_tokens: int, request: Request) -> tuple[str, 
         flags += ["-ub", str(request.ubatch_tokens)]
     if request.swa_full:
         flags.append("--swa-full")
-    return tuple(flags)
+    return flags
+
+
+def _device_flags(found: Candidate, machine: Machine) -> list[str]:
+    """Which cards to use, where it is not all of them in their own order."""
+    used = [use.name for use in found.uses if use.name != "cpu"]
+    cards = [f"gpu{card.index}" for card in machine.accelerators if card.usable]
+    if not used or used == cards:
+        return []
+    backend = next(iter(machine.accelerators[0].backends), Backend.CUDA)
+    names = _DEVICE_NAMES.get(backend, backend.value)
+    return ["--device", ",".join(f"{names}{name.removeprefix('gpu')}" for name in used)]
 
 
 def notes_of(found: Candidate, row: Runtime, context_tokens: int, sequences: int) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from fitcheck.estimate import runtimes as engines
+from fitcheck.estimate.buffers import BufferQuestion, compute_buffers
 from fitcheck.estimate.cache import CELL_STEP, CacheSettings, padded, widest_value
 from fitcheck.estimate.memory import Load, load_of
 from fitcheck.estimate.placement import (
@@ -34,6 +35,7 @@ from fitcheck.estimate.placement import (
 from fitcheck.estimate.quantize import Stored, store, stored_shape, type_of, weights_of
 from fitcheck.estimate.runtimes import Runtime, Runtimes
 from fitcheck.types import (
+    Attention,
     Backend,
     DeviceUse,
     Fit,
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
 
 Q8_CACHE = "q8_0"
 UNKNOWN_CONTEXT = 8192
+PIPELINE_COPIES = 4  # of inputs, where several GPUs work on several micro-batches at once (GGML_SCHED_MAX_COPIES)
 
 
 class Quick(Struct, frozen=True):
@@ -74,10 +77,15 @@ class Quick(Struct, frozen=True):
 
 
 class Estimator:
-    """Answers questions about fits in one run; keeps what questions have in common."""
+    """Answers questions about fits in one run; keeps what questions have in common.
 
-    def __init__(self, facts: Facts) -> None:
+    ``exact``: walk the engine's graph (some 10 ms) for splits that no table holds, rather than give a bound; for few
+    models.
+    """
+
+    def __init__(self, facts: Facts, exact: bool = False) -> None:
         self._facts = facts
+        self._exact = exact
         self._stored: dict[tuple[str, str], Stored] = {}
         self._weights: dict[tuple[str, str], Weights] = {}
         self._shapes: dict[str, Shape] = {}
@@ -152,8 +160,11 @@ class Estimator:
         flash = flash_attention(request, shape, gpus, row)
         load = self._load(model, quant, request, flash, row.context_step)
         compute: Callable[[Split], Compute]
+        plan: Callable[[Split], Compute] | None = None
         if row.memory == engines.LLAMA_CPP:
             compute = partial(self._compute, model, quant, load, request, flash, gpus)
+            if self._exact:
+                plan = partial(self._planned, model, quant, request, flash, gpus)
         else:
             from fitcheck.estimate.engines import activations
 
@@ -166,6 +177,7 @@ class Estimator:
             output_bytes=4 * shape.vocab_size * request.parallel,
             margin=row.margin_bytes if request.margin_bytes is None else request.margin_bytes,
             compute=compute,
+            plan=plan,
             allow=request.allow,
             can_split=row.split,
             has_cpu=Backend.CPU in row.backends,
@@ -203,7 +215,7 @@ class Estimator:
         found = self.place(model, quant, machine, request, runtime)
         weights = self.weights(model, quant)
         row = self._facts.runtimes.row(runtime)
-        flags = flags_of(found.split, context_of(model, request), request)
+        flags = flags_of(found, row, context_of(model, request), request, machine)
         placement = _placement(found, machine, flags)
         q8 = replace(request, kv_type_k=Q8_CACHE, kv_type_v=Q8_CACHE)
         return Fit(
@@ -248,41 +260,52 @@ class Estimator:
     def _compute(
         self, model: Model, quant: str, load: Load, request: Request, flash: bool, gpus: tuple[Gpu, ...], split: Split
     ) -> Compute:
-        """Compute buffers of a split. Splits of one kind share the buffers of their middle: half of the layers on the
-        host, or all experts; a bound, and marked as such.
+        """Compute buffers of a split, fast. Splits of one kind share those of their middle: half of the layers on the
+        host, or all experts; several cards share those of one, with what pipelining adds. Marked as a bound.
         """
-        exact = split.kind is not PlacementKind.SPLIT
-        if not exact:
-            split = _middle(split, load)
+        cards = len(split.ends) - 1
+        alike = split.kind is not PlacementKind.SPLIT and cards <= 1
+        asked = split if alike else _middle(split, load)
         context = context_of(model, request) * request.parallel
-        key = (model.id, quant if not exact else "", context, split, request.parallel, request.kv_type_k, flash)
+        key = (model.id, "" if alike else quant, context, asked, request.parallel, request.kv_type_k, flash, cards)
         found = self._computes.get(key)
         if found is None:
-            from fitcheck.estimate.buffers import BufferQuestion, compute_buffers
-
-            question = BufferQuestion(
-                architecture=model.architecture or "",
-                shape=self._shape(model),
-                context_tokens=padded(context),
-                ubatch_tokens=request.ubatch_tokens,
-                batch_tokens=request.batch_tokens,
-                sequences=request.parallel,
-                outputs=request.parallel if request.logits_tokens is None else request.logits_tokens,
-                kv_type_k=request.kv_type_k,
-                kv_type_v=request.kv_type_v,
-                flash_attention=flash,
-                swa_full=request.swa_full,
-                kv_unified=request.kv_unified,
-                layer_devices=split.layer_devices if split.gpu_layers else (),
-                cpu_expert_layers=split.cpu_expert_layers,
-                weight_type=None if exact else type_of(model, quant, self._facts.quantizations),
-                backend=gpus[0].backend if gpus else Backend.CPU,
-                embedding="embedding" in model.modalities,
-                model=model.id,
-            )
-            answer = compute_buffers(question)
-            found = self._computes[key] = Compute(answer.bytes, answer.exact and exact)
+            found = self._planned(model, quant, request, flash, gpus, asked)
+            if not alike:
+                found = Compute(found.bytes, False)
+            if cards > 1:
+                extra = pipelining_bytes(self._shape(model), padded(context), request.ubatch_tokens)
+                host, gpu = found.bytes[0], found.bytes[1]
+                found = Compute((host + extra, *[gpu + extra] * cards), False)
+            self._computes[key] = found
         return found
+
+    def _planned(
+        self, model: Model, quant: str, request: Request, flash: bool, gpus: tuple[Gpu, ...], split: Split
+    ) -> Compute:
+        """Compute buffers of a split from the table or from the engine's graph."""
+        question = BufferQuestion(
+            architecture=model.architecture or "",
+            shape=self._shape(model),
+            context_tokens=padded(context_of(model, request) * request.parallel),
+            ubatch_tokens=request.ubatch_tokens,
+            batch_tokens=request.batch_tokens,
+            sequences=request.parallel,
+            outputs=request.parallel if request.logits_tokens is None else request.logits_tokens,
+            kv_type_k=request.kv_type_k,
+            kv_type_v=request.kv_type_v,
+            flash_attention=flash,
+            swa_full=request.swa_full,
+            kv_unified=request.kv_unified,
+            layer_devices=split.layer_devices if split.gpu_layers else (),
+            cpu_expert_layers=split.cpu_expert_layers,
+            weight_type=type_of(model, quant, self._facts.quantizations) if split.kind is PlacementKind.SPLIT else None,
+            backend=gpus[0].backend if gpus else Backend.CPU,
+            embedding="embedding" in model.modalities,
+            model=model.id,
+        )
+        answer = compute_buffers(question, self._facts.buffers)
+        return Compute(answer.bytes, answer.exact)
 
     def _usable_gpus(self, machine: Machine, name: str, row: Runtime) -> tuple[Gpu, ...]:
         key = (id(machine), name)
@@ -389,11 +412,25 @@ def most_that_fits(left: Callable[[int], int], step: int, longest: int) -> int:
 
 
 def _middle(split: Split, load: Load) -> Split:
-    """The split that stands for all splits of its kind: all experts on the host, or the first half of the layers."""
+    """The split over one card that stands for all splits of its kind: everything on the GPU, all experts on the host,
+    or the first half of the layers.
+    """
+    if split.kind is PlacementKind.GPU:
+        return split_by(load, (1,))
     n = load.n_layers
     if split.cpu_expert_layers:
-        return split._replace(cpu_expert_layers=n)
-    return split_by(load, (1,) * (len(split.ends) - 1), n + load.prediction_layers + 1 - n // 2)
+        return split_by(load, (1,), None, n)
+    return split_by(load, (1,), n + load.prediction_layers + 1 - n // 2)
+
+
+def pipelining_bytes(shape: Shape, context_tokens: int, ubatch_tokens: int) -> int:
+    """What several cards need beyond one at most, each: four copies of the inputs and of the activations between
+    them. A bound.
+    """
+    tokens = min(context_tokens, ubatch_tokens)
+    windows = {kind.mixer.window for kind in shape.kinds if isinstance(kind.mixer, Attention)}
+    masks = 2 * context_tokens * tokens * max(len(windows), 1)
+    return (PIPELINE_COPIES - 1) * masks + 3 * PIPELINE_COPIES * 4 * shape.hidden_size * tokens
 
 
 def _placement(found: Candidate, machine: Machine, flags: tuple[str, ...]) -> Placement:

@@ -115,8 +115,9 @@ class Compute(NamedTuple):
 class Ground(NamedTuple):
     """Everything that a placement is chosen by.
 
-    ``compute`` gives the compute buffers of a split, ``output_bytes`` the host's buffer for logits. ``unified``: the
-    first GPU's memory is the host's. ``margin``: bytes that should stay free on every device.
+    ``compute`` gives the compute buffers of a split, fast: where it has no plan of that very split, a bound that all
+    splits of its kind share. ``plan`` walks the engine's graph for the split that was chosen (None: don't).
+    ``output_bytes``: the host's buffer for logits. ``margin``: bytes that should stay free on every device.
     """
 
     load: Load
@@ -126,6 +127,7 @@ class Ground(NamedTuple):
     output_bytes: int
     margin: int
     compute: Callable[[Split], Compute]
+    plan: Callable[[Split], Compute] | None
     allow: tuple[PlacementKind, ...]
     can_split: bool
     has_cpu: bool
@@ -137,14 +139,16 @@ class Ground(NamedTuple):
 
 
 def gpus_of(machine: Machine, backends: tuple[Backend, ...], overheads: dict[str, int]) -> tuple[Gpu, ...]:
-    """The accelerators that count: usable, with a backend of the runtime. Unified memory goes with no second pool."""
+    """The accelerators that count: usable, with a backend of the runtime; the largest first. A GPU with unified memory
+    counts where there is no other.
+    """
     found = []
     for card in machine.accelerators:
         backend = next((b for b in card.backends if b in backends), None)
         if card.usable and backend is not None:
             found.append(Gpu(f"gpu{card.index}", card.pool.usable_bytes, overheads[backend.value], backend, card))
-    discrete = tuple(gpu for gpu in found if not gpu.card.unified)
-    return discrete or tuple(found[:1])
+    discrete = sorted((gpu for gpu in found if not gpu.card.unified), key=lambda gpu: -gpu.room_bytes)
+    return tuple(discrete) or tuple(found[:1])
 
 
 def verdict_of(uses: tuple[Use, ...], margin: int) -> Verdict:
@@ -189,29 +193,30 @@ def split_by(load: Load, shares: tuple[int, ...], gpu_layers: int | None = None,
     return Split(kind, wanted, cpu_expert_layers, tuple(min(end, load.n_layers) for end in ends), output)
 
 
-def candidate(ground: Ground, split: Split) -> Candidate:
-    """What a split needs, per device."""
+def candidate(ground: Ground, split: Split, compute: Compute | None = None) -> Candidate:
+    """What a split needs, per device; ``compute`` where the buffers are known better than by ``Ground.compute``."""
     need = need_of(ground.load, split.ends, split.output, split.cpu_expert_layers)
-    compute, exact = ground.compute(split)
+    compute = compute or ground.compute(split)
+    buffers = compute.bytes + (0,) * (len(need.weights) - len(compute.bytes))
     host = Use(
         "cpu",
         ground.host_have,
         need.weights[0],
         need.kv[0],
         need.state[0],
-        compute[0],
+        buffers[0],
         ground.output_bytes,
         ground.host_overhead,
         need.expert_layers[0],
     )
     uses = [host]
     for index, gpu in enumerate(ground.gpus[: len(need.weights) - 1], start=1):
-        parts = (need.weights[index], need.kv[index], need.state[index], compute[index])
+        parts = (need.weights[index], need.kv[index], need.state[index], buffers[index])
         uses.append(Use(gpu.name, gpu.have_bytes, *parts, 0, gpu.overhead_bytes, need.expert_layers[index]))
     if ground.unified and len(uses) > 1:
         uses = [_in_one_pool(host, uses[1])]
     found = tuple(uses)
-    return Candidate(split, found, verdict_of(found, ground.margin), exact)
+    return Candidate(split, found, verdict_of(found, ground.margin), compute.exact)
 
 
 def _in_one_pool(host: Use, gpu: Use) -> Use:
@@ -224,7 +229,7 @@ def best_candidate(ground: Ground) -> Candidate:
     """The placement that the engine would take; where nothing fits, the one that lacks least."""
     tried = []
     if ground.gpus and PlacementKind.GPU in ground.allow:
-        whole = candidate(ground, gpu_split(ground.load, ground.gpus))
+        whole = _whole(ground)
         if whole.verdict is not Verdict.NO:
             return whole
         tried.append(whole)
@@ -239,28 +244,56 @@ def best_candidate(ground: Ground) -> Candidate:
     return max(tried, key=lambda found: (found.verdict is not Verdict.NO, min(use.left for use in found.uses)))
 
 
+def _whole(ground: Ground) -> Candidate:
+    """Everything on GPUs: the fewest cards that keep the margin, else the fewest that hold it, else all."""
+    found = _planned(ground, gpu_split(ground.load, ground.gpus[:1]))
+    for count in range(2, len(ground.gpus) + 1):
+        if found.verdict is Verdict.FITS:
+            break
+        more = _planned(ground, gpu_split(ground.load, ground.gpus[:count]))
+        found = more if more.verdict is Verdict.FITS or found.verdict is Verdict.NO else found
+    return found
+
+
+def _planned(ground: Ground, split: Split) -> Candidate:
+    """The split with the engine's own plan where there is one to be had."""
+    found = candidate(ground, split)
+    return found if found.exact or ground.plan is None else candidate(ground, split, ground.plan(split))
+
+
 def _best_split(ground: Ground) -> Candidate | None:
     """The split that leaves least on the host: experts first, whole layers where that is not enough.
 
-    All splits of one kind have the same compute buffers (see ``Ground.compute``).
+    All splits of one kind have the same bound of compute buffers; where the engine's plan says that the split does not
+    keep the margin after all, more is left on the host.
     """
     load, gpus = ground.load, ground.gpus
     if load.least + ground.host_overhead > ground.host_have + sum(gpu.room_bytes for gpu in gpus):
         return None
 
+    def experts_left(count: int) -> Split:
+        return gpu_split(load, gpus, None, count)
+
     if load.has_experts:
-        most = gpu_split(load, gpus, None, load.n_layers)
-        room = _room(ground, most)
-        if _gpus_hold(load, most, room):
-            count = _first(lambda n: _gpus_hold(load, gpu_split(load, gpus, None, n), room), 1, load.n_layers)
-            return candidate(ground, gpu_split(load, gpus, None, count))
+        found = _least_left(ground, experts_left, load.n_layers)
+        if found is not None:
+            return found
     all_layers = load.n_layers + load.prediction_layers
-    least = gpu_split(load, gpus, 1)
-    room = _room(ground, least)
-    if not _gpus_hold(load, least, room):
+    return _least_left(ground, lambda count: gpu_split(load, gpus, all_layers + 1 - count), all_layers)
+
+
+def _least_left(ground: Ground, split_with: Callable[[int], Split], most: int) -> Candidate | None:
+    """The split with the smallest number in [1, ``most``] whose GPUs keep the margin, None where none does."""
+    load = ground.load
+    room = _room(ground, split_with(most))
+    if not _gpus_hold(load, split_with(most), room):
         return None
-    left_out = _first(lambda n: _gpus_hold(load, gpu_split(load, gpus, all_layers + 1 - n), room), 1, all_layers)
-    return candidate(ground, gpu_split(load, gpus, all_layers + 1 - left_out))
+    left = _first(lambda count: _gpus_hold(load, split_with(count), room), 1, most)
+    found = _planned(ground, split_with(left))
+    while left < most and any(use.left < ground.margin for use in found.uses[1:]):
+        left += 1
+        found = _planned(ground, split_with(left))
+    return found
 
 
 def _room(ground: Ground, split: Split) -> tuple[int, ...]:
