@@ -96,7 +96,7 @@ def scan(
     request: RequestOptions,
     machine: MachineOptions,
     output: OutputOptions,
-    limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="How many to show.")] = 10,
+    limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="How many to show.")] = 8,
     everything: Annotated[bool, typer.Option("--all", help="Show everything that runs.")] = False,
     installed: Annotated[
         bool, typer.Option("--installed", help="Only models that Ollama, LM Studio, llama.cpp or the Hub's cache hold.")

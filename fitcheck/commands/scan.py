@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from fitcheck.advise.rank import rank
 from fitcheck.session import Session
 from fitcheck.types import Fit, Model, Report, Request, Verdict
 
-SHOWN = 10
+SHOWN = 8
 
 
 def scan(session: Session, request: Request, limit: int | None = SHOWN, installed: bool = False) -> Report:
@@ -25,8 +25,13 @@ def scan(session: Session, request: Request, limit: int | None = SHOWN, installe
         hidden_fits=ranking.hidden_fits,
         hidden_not=ranking.hidden_not,
         best=ranking.best,
-        notes=(*ranking.notes, *problems),
-        next_steps=tuple(_next_steps(session, ranking.fits)),
+        notes=(
+            *_order(session, ranking.fits),
+            *ranking.notes,
+            *problems,
+            *_missing_tools(session, (answer.command for answer in ranking.best)),
+        ),
+        next_steps=tuple(_next_steps(ranking.fits)),
     )
 
 
@@ -44,14 +49,23 @@ def _summary(fits: tuple[Fit, ...]) -> str:
     return f"best: {best.model} {best.quant}" + (", a tight fit" if best.verdict is Verdict.TIGHT else "")
 
 
-def _next_steps(session: Session, fits: tuple[Fit, ...]) -> Iterator[str]:
+def _order(session: Session, fits: tuple[Fit, ...]) -> Iterator[str]:
+    """Whose scores make the order."""
+    index = next((fit.quality.index for fit in fits if fit.quality), None)
+    if index in session.catalog.indices:
+        yield f"best answers first: {session.catalog.indices[index].name}, estimated where not measured"
+
+
+def _next_steps(fits: tuple[Fit, ...]) -> Iterator[str]:
     if not fits:
         yield "fitcheck machine"
         return
-    command = fits[0].command
-    missing = session.missing_tool(command)
-    if missing:
-        yield f"get {missing[0]} from {missing[1]}"
-    if command:
-        yield command
+    if fits[0].command:
+        yield fits[0].command
     yield f"fitcheck explain {fits[0].model}"
+
+
+def _missing_tools(session: Session, commands: Iterable[str]) -> Iterator[str]:
+    """One line for each program that the commands start and this machine does not have."""
+    missing = dict.fromkeys(filter(None, map(session.missing_tool, commands)))
+    return (f"{tool} is not installed here: {page}" for tool, page in missing)

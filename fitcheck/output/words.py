@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fitcheck.output.document import BAD, GOOD, WARN, Span
-from fitcheck.types import Accelerator, Fit, Machine, PlacementKind, Speed, Verdict
+from fitcheck.output.document import BAD, GOOD, WARN, Line, Span, line
+from fitcheck.types import Accelerator, Fit, Machine, PlacementKind, Report, Speed, Verdict
 from fitcheck.units import format_bytes, format_speed, format_tokens
 
 _STYLES = {Verdict.FITS: GOOD, Verdict.TIGHT: WARN, Verdict.NO: BAD}
@@ -78,3 +78,10 @@ def _short(count: int) -> str:
 
 def _gib(count: int) -> str:
     return f"{count / 2**30:.1f}"
+
+
+def next_steps(report: Report) -> tuple[Line, ...]:
+    """What to do next, one step to a line; the last lines of every answer."""
+    return tuple(
+        line(("Next: " if number == 0 else "      ") + step, indent=8) for number, step in enumerate(report.next_steps)
+    )

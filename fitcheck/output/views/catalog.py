@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fitcheck.output.document import BLANK, DIM, STRONG, Block, Column, Document, Span, Table, line
+from fitcheck.output.words import next_steps
 from fitcheck.types import Model, Report
 from fitcheck.units import format_bytes, format_params, format_tokens
 
@@ -30,7 +31,7 @@ def document(report: Report, verbose: bool = False) -> Document:
         return Document(tuple(_list(report)), table_only=True)
     if report.command == "catalog_show":
         return Document(tuple(_show(report, report.models[0])))
-    return Document((line(report.summary), *(line(note, indent=2) for note in report.notes), *_next(report)))
+    return Document((line(report.summary), *(line(note, indent=2) for note in report.notes), *next_steps(report)))
 
 
 def quiet(report: Report) -> str:
@@ -43,7 +44,7 @@ def _list(report: Report) -> Iterator[Block]:
     yield line(Span(f"{report.summary}, catalog of {report.catalog_date}", DIM))
     for note in report.notes:
         yield line(note, indent=2)
-    yield from _next(report)
+    yield from next_steps(report)
 
 
 def _row(model: Model) -> tuple[Span, ...]:
@@ -69,7 +70,7 @@ def _show(report: Report, model: Model) -> Iterator[Block]:
     yield BLANK
     for note in report.notes:
         yield line(Span(note, DIM), indent=2)
-    yield from _next(report)
+    yield from next_steps(report)
 
 
 def _facts(model: Model) -> Iterator[tuple[str, str]]:
@@ -89,7 +90,3 @@ def _facts(model: Model) -> Iterator[tuple[str, str]]:
     yield "GGUF", ", ".join(model.gguf_repos)
     yield "also called", ", ".join(model.aliases)
     yield "scores", ", ".join(f"{score.index} {score.score:g} ({score.date})" for score in model.benchmarks)
-
-
-def _next(report: Report) -> tuple[Block, ...]:
-    return (line("Next: " + "    ".join(report.next_steps), indent=6),) if report.next_steps else ()

@@ -18,7 +18,7 @@ from fitcheck.output.document import (
     Table,
     line,
 )
-from fitcheck.output.words import decode_speed, room_for, verdict, where
+from fitcheck.output.words import decode_speed, next_steps, room_for, verdict, where
 from fitcheck.types import ContextPoint, Fit, Interval, Report, Speed, Term, Verdict
 from fitcheck.units import format_bytes, format_rate, format_speed, format_tokens
 
@@ -66,7 +66,7 @@ def _blocks(report: Report, fit: Fit) -> Iterator[Block]:
     for note in report.notes:
         yield line(Span(note, DIM if note.startswith("source") else ""), indent=2)
     yield BLANK
-    yield line("Next: " + "    ".join(report.next_steps), indent=6)
+    yield from next_steps(report)
 
 
 def _gib(count: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fitcheck.output.document import BLANK, DIM, WARN, Block, Column, Document, Span, Table, line
-from fitcheck.output.words import machine_line
+from fitcheck.output.words import machine_line, next_steps
 from fitcheck.types import Accelerator, Machine, Pool, Report
 from fitcheck.units import format_bytes, format_rate
 
@@ -34,7 +34,7 @@ def _blocks(machine: Machine, report: Report, verbose: bool) -> Iterator[Block]:
         for problem in machine.problems:
             yield line(Span("missing: ", WARN), f"{problem.part}: {problem.message}", indent=9)
     yield BLANK
-    yield line("Next: " + "    ".join(report.next_steps), indent=6)
+    yield from next_steps(report)
 
 
 def _rows(machine: Machine) -> Iterator[tuple[Span, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fitcheck.output.document import BAD, BLANK, DIM, GOOD, STRONG, Block, Column, Document, Span, Table, line
-from fitcheck.output.words import decode_speed, where
+from fitcheck.output.words import decode_speed, next_steps, where
 from fitcheck.types import Hardware, Report
 from fitcheck.units import format_bytes, format_tokens
 
@@ -54,7 +54,7 @@ def _blocks(report: Report) -> Iterator[Block]:
     if report.best and not check.passed:
         best = report.best[0]
         yield line(f"Best for {best.task.value} here instead: ", Span(f"{best.model} {best.quant}", STRONG), indent=2)
-    yield line("Next: " + "    ".join(report.next_steps), indent=6)
+    yield from next_steps(report)
 
 
 def _row(option: Hardware) -> tuple[Span, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fitcheck.output.document import BLANK, DIM, STRONG, Block, Column, Document, Span, Table, line
-from fitcheck.output.words import decode_speed, machine_line, room_for, verdict, where
+from fitcheck.output.words import decode_speed, machine_line, next_steps, room_for, verdict, where
 from fitcheck.types import Fit, Report
 from fitcheck.units import format_bytes, format_tokens
 
@@ -42,8 +42,7 @@ def _blocks(report: Report) -> Iterator[Block]:
         yield line(machine_line(report.machine), indent=2)
         yield BLANK
     yield Table(COLUMNS, tuple(_row(fit) for fit in report.fits))
-    yield line(Span(_hidden(report), DIM))
-    yield BLANK
+    yield line(Span(_hidden(report), DIM), indent=4)
     yield line(Span(_footnote(report), DIM))
     if report.best:
         yield BLANK
@@ -51,7 +50,7 @@ def _blocks(report: Report) -> Iterator[Block]:
         yield Table(BEST, rows)
     for note in report.notes:
         yield line(Span(note, DIM), indent=2)
-    yield line("Next: " + "    ".join(report.next_steps), indent=6)
+    yield from next_steps(report)
 
 
 def _row(fit: Fit) -> tuple[Span, ...]:
@@ -75,9 +74,7 @@ def _hidden(report: Report) -> str:
 
 def _footnote(report: Report) -> str:
     request = report.request
-    context = "" if request is None or request.context_tokens is None else format_tokens(request.context_tokens)
+    context = "full" if request is None or request.context_tokens is None else format_tokens(request.context_tokens)
     runtimes = ", ".join(dict.fromkeys(fit.runtime for fit in report.fits)) or "no runtime"
     assumed = any(fit.speed and fit.speed.assumed for fit in report.fits)
-    return f"{context or 'full'} context, {runtimes}." + (
-        " ~ marks speeds whose inputs are assumed." if assumed else ""
-    )
+    return f"{context} context, {runtimes}." + (" ~ marks speeds that rest on an assumption." if assumed else "")
