@@ -116,6 +116,21 @@ def test_an_estimate_hardly_ever_outranks_a_measured_model_twice_as_large_and_ha
     assert sum(pairs) <= 0.001 * len(pairs)
 
 
+def test_an_estimate_is_near_the_score_that_was_hidden_and_rarely_above_it(
+    catalog: Catalog, quantizations: Quantizations
+) -> None:
+    errors = []
+    for model in catalog.models:
+        score = score_on(model, INDEX)
+        if score is not None:
+            bare = replace(model, benchmarks=tuple(b for b in model.benchmarks if b.index != INDEX))
+            others = [bare if other.id == model.id else other for other in catalog.models]
+            errors.append(Qualities(others, quantizations).standing(bare, Task.CHAT).score - score)
+    assert sorted(abs(error) for error in errors)[len(errors) // 2] <= 2.5
+    assert sum(error > 0 for error in errors) <= 0.3 * len(errors)
+    assert max(errors) <= 6
+
+
 def test_a_fine_tune_without_scores_is_not_better_than_its_base(models: dict[str, Model], qualities: Qualities) -> None:
     for name in ("hermes-3-llama-3.1-8b", "ornith-1.5-9b", "hermes-4-70b"):
         model = models[name]
