@@ -26,9 +26,8 @@ def build() -> WeightsTable:
 def _row(model: Model, known: facts.Facts) -> StoredModel:
     quants = quants_of(model, None, known.runtimes)
     stored = {quant: msgspec.Raw(msgspec.msgpack.encode(store(model, quant, known.quantizations))) for quant in quants}
-    shape = model.shape
-    n_layers = shape.n_layers if shape else 0
-    return StoredModel(model.params, n_layers, model.context_tokens, stored)
+    layers = model.shape.layers if model.shape else ""
+    return StoredModel(model.params, layers, model.context_tokens, stored)
 
 
 def main() -> int:

@@ -164,18 +164,19 @@ class Stored(Struct, frozen=True, array_like=True):
 
 
 class StoredModel(Struct, frozen=True, array_like=True):
-    """A model of the catalog in its usual quantisations. The first three tell whether it is still the same model."""
+    """A model of the catalog in its usual quantisations. ``params``, ``layers`` (as in ``Shape``) and
+    ``context_tokens`` tell whether it is still the same model.
+    """
 
     params: int
-    n_layers: int
+    layers: str
     context_tokens: int
     stored: dict[str, Raw]  # of Stored, by quantisation; decoded when asked for
 
     def matches(self, model: Model) -> bool:
         """Whether this row was made of ``model``."""
-        n_layers = model.shape.n_layers if model.shape else 0
-        now = (model.params, n_layers, model.context_tokens)
-        return now == (self.params, self.n_layers, self.context_tokens) and model.tensors is None
+        now = (model.params, model.shape.layers if model.shape else "", model.context_tokens)
+        return now == (self.params, self.layers, self.context_tokens) and model.tensors is None
 
 
 class WeightsTable(Struct, frozen=True):
