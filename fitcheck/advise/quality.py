@@ -12,15 +12,15 @@ The scale is the Artificial Analysis Intelligence Index of the snapshot that the
    From it comes a margin of caution, so that of two alike the measured one leads: a larger one where neither the model
    nor its lineage has any public score. An estimate lies between its lineage's measured models: not above one that is
    as large and as new, not below one that is as small and as old. A fine-tune by others has the score of the model it
-   was made from, and what reasoning adds where it adds that.
+   was made from, a little less so that the original leads, and what reasoning adds where it adds that.
 3. For coding, public coding scores count half; a model made for code that has none gets what such models gain.
 4. A quantisation costs a share of the score: 1 - exp(-KL divergence / 2), from the divergences that llama.cpp publishes
    for Llama 3 8B, falling slowly with size as its Llama 2 7B and 70B tables show. The type that a model was trained in
    is free.
 
 Measured orders are never changed. The plane and the lines are computed from the catalog on every run, so a new score
-needs no refit by hand. A measured model whose score is hidden is estimated within 2 points in the median, too high in one
-of four (``tests/catalog/test_quality.py``).
+needs no refit by hand. A measured model whose score is hidden is estimated within 2 points in the median, too high in
+one of four (``tests/catalog/test_quality.py``).
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ PROXIES = ("lmarena-text", "swe-bench-verified", "aider-polyglot")
 CODING_INDICES = ("swe-bench-verified", "aider-polyglot", "aa-coding")
 _MARGIN = 2.0  # points below a like measured model; the plane's error is about 3.5
 _MARGIN_UNKNOWN = 5.0  # the same for a lineage of which nothing was measured
+_TUNED = 0.5  # points below the model that a fine-tune was made from
 _CODER_GAIN = 2.0  # points; the measured code models lie 3 above the plane
 _SIBLING_STEP = 0.25  # share of the plane's slope that a newer or larger sibling of a measured model surely gains
 _FEWEST_SHARED = 5  # models that two indices must share before one is brought to the other's scale
@@ -209,7 +210,7 @@ class Qualities:
     def _of_parent(self, model: Model, parent: Model) -> Standing:
         standing = self.standing(parent, Task.CHAT)
         adds_reasoning = "reasoning" in model.abilities and "reasoning" not in parent.abilities
-        score = standing.score + (max(self._plane.reasoning, 0.0) if adds_reasoning else 0.0)
+        score = max(standing.score - _TUNED + (max(self._plane.reasoning, 0.0) if adds_reasoning else 0.0), 1.0)
         return Standing(score, True, f"that of {parent.id}, of which it is a fine-tune", standing.source)
 
     def _for_code(self, model: Model) -> Standing:
