@@ -15,6 +15,7 @@ _MIB = 1024**2
 _CHUNK_BYTES = _MIB // 2  # per thread and thread: the more threads, the more seldom each asks for the interpreter
 _MEASURE_S = 0.05  # reading; filling the buffers takes longer
 _BUFFER_BYTES = (32 * _MIB, 128 * _MIB)  # of each thread: least and most
+_WINDOW_BYTES = 8 * _MIB  # mapped at a time by each thread
 _SHARE_OF_FREE = 4  # never take more than a quarter of what is free
 _MOST_THREADS = 32
 _PLAUSIBLE_PER_S = (0.2e9, 5e12)
@@ -78,48 +79,59 @@ def query_bandwidth(threads: str, buffer_bytes: str, chunk_bytes: str) -> dict[s
 
 
 def measure(plan: Plan) -> float | None:
-    """Read bandwidth of all threads together, in bytes/s; None where the C library cannot be used.
+    """Read bandwidth of all threads together, in bytes/s; None where this system has no such calls.
 
     Each chunk is timed by the clock of its thread's processor time, which stands still while other programs have the
-    processor, and each thread's median counts: a busy machine is not taken for a slow one.
+    processor, and each thread's median counts: a busy machine is not taken for a slow one. Only a window of the memory
+    is mapped at a time, so that the process stays small.
     """
     import ctypes
     import mmap
+    import os
     from threading import Barrier, BrokenBarrierError, Thread
     from time import perf_counter, thread_time
 
     try:
-        scan = ctypes.CDLL(None).memchr
-        buffers = [mmap.mmap(-1, plan.buffer_bytes) for _ in range(plan.threads)]
-    except (OSError, AttributeError, TypeError, ValueError):
+        library = ctypes.CDLL(None, use_errno=True)
+        scan, map_memory, unmap_memory = library.memchr, library.mmap, library.munmap
+        memory, flags = os.memfd_create("fitcheck"), mmap.MAP_SHARED | mmap.MAP_POPULATE
+    except (OSError, AttributeError, TypeError):
         return None
-    scan.argtypes, scan.restype = (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t), ctypes.c_void_p
-    times: list[list[float]] = [[] for _ in buffers]  # seconds per chunk, by thread
+    size = ctypes.c_size_t
+    scan.argtypes, scan.restype = (ctypes.c_void_p, ctypes.c_int, size), ctypes.c_void_p
+    map_memory.argtypes = (ctypes.c_void_p, size, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64)
+    map_memory.restype, unmap_memory.argtypes = ctypes.c_void_p, (ctypes.c_void_p, size)
+    times: list[list[float]] = [[] for _ in range(plan.threads)]  # seconds per chunk, by thread
     ready = Barrier(plan.threads)
+    window = max(_WINDOW_BYTES // plan.chunk_bytes, 1) * plan.chunk_bytes
 
-    def read(buffer: mmap.mmap, seconds: list[float]) -> None:
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            buffer.madvise(mmap.MADV_HUGEPAGE)
-        view = ctypes.c_char.from_buffer(buffer)
-        start = ctypes.addressof(view)
-        ctypes.memset(start, 1, plan.buffer_bytes)  # pages that were never written are all the same page
+    def read(first: int, seconds: list[float]) -> None:
         try:
+            os.posix_fallocate(memory, first, plan.buffer_bytes)  # the kernel writes zeros, by which pages become real
             ready.wait(timeout=1.0)
-        except BrokenBarrierError:
+        except (OSError, BrokenBarrierError):
+            ready.abort()
             return
-        end = perf_counter() + _MEASURE_S
-        offset = 0
+        end, offset = perf_counter() + _MEASURE_S, 0
         while perf_counter() < end:
-            before = thread_time()
-            scan(start + offset, 0, plan.chunk_bytes)
-            seconds.append(thread_time() - before)
-            offset = (offset + plan.chunk_bytes) % plan.buffer_bytes
+            place = map_memory(None, window, mmap.PROT_READ, flags, memory, first + offset)
+            if place in (None, ctypes.c_size_t(-1).value):
+                return
+            for chunk in range(0, window, plan.chunk_bytes):
+                before = thread_time()
+                scan(place + chunk, 1, plan.chunk_bytes)
+                seconds.append(thread_time() - before)
+            unmap_memory(place, window)
+            offset = (offset + window) % (plan.buffer_bytes // window * window)
 
-    workers = [Thread(target=read, args=pair, daemon=True) for pair in zip(buffers, times, strict=True)]
+    pairs = ((number * plan.buffer_bytes, seconds) for number, seconds in enumerate(times))
+    workers = [Thread(target=read, args=pair, daemon=True) for pair in pairs]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join(timeout=2.0)
+    if not any(worker.is_alive() for worker in workers):
+        os.close(memory)
     return sum(plan.chunk_bytes / median for seconds in times if (median := _median(seconds)) > 0)
 
 
