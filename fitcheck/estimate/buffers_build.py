@@ -16,10 +16,11 @@ from typing import Any
 
 import msgspec
 
-from fitcheck import catalog
+from fitcheck import catalog, facts
 from fitcheck.estimate.buffers import CONTEXT_STEP, PLANNED_CACHES, BufferQuestion, copied_bytes
 from fitcheck.estimate.graph.architectures import ARCHITECTURES
 from fitcheck.estimate.graph.whole import copied_weights, planned_bytes
+from fitcheck.estimate.quantize import Quantizations, stored_shape
 from fitcheck.types import MixtureOfExperts, Model, Shape
 
 TARGET = Path(__file__).parent.parent / "data" / "buffers.json"
@@ -176,7 +177,7 @@ def _planned(question: BufferQuestion) -> Bytes:
     return planned
 
 
-def build(models: tuple[Model, ...]) -> dict[str, Any]:
+def build(models: tuple[Model, ...], quantizations: Quantizations) -> dict[str, Any]:
     """The whole table; models of the same shape share a row."""
     rows: list[dict[str, Any]] = []
     numbers: dict[bytes, int] = {}
@@ -184,11 +185,12 @@ def build(models: tuple[Model, ...]) -> dict[str, Any]:
     for model in models:
         if model.shape is None or model.architecture not in ARCHITECTURES:
             continue
+        shape = stored_shape(model, quantizations)
         longest = model.context_extended_tokens or model.context_tokens
-        key = msgspec.json.encode((model.architecture, longest, model.shape))
+        key = msgspec.json.encode((model.architecture, longest, shape))
         if key not in numbers:
             try:
-                rows.append(plans(model, model.shape))
+                rows.append(plans(model, shape))
             except LookupError:
                 continue
             numbers[key] = len(rows) - 1
@@ -199,7 +201,7 @@ def build(models: tuple[Model, ...]) -> dict[str, Any]:
 
 def main() -> None:
     """Plan everything and write the file."""
-    table = build(catalog.load().models)
+    table = build(catalog.load().models, facts.load().quantizations)
     TARGET.write_bytes(msgspec.json.encode(table).replace(b'},{"cpu', b'},\n{"cpu') + b"\n")
 
 

@@ -22,23 +22,22 @@ class Traits(Struct, frozen=True):
     one after attention comes before the last layer's rows are gathered. ``parallel``: attention and feed-forward read
     the same input; the word order is that of the sum (a: attention, f: feed-forward, x: the layer's input).
     ``parallel_norm``: the feed-forward has a norm of its own. ``residual_first``: which sums name the residual first:
-    "a" after attention, "f" after the feed-forward. ``normed_residual``: what is
-    added is the normed input. ``qkv``: split, fused (one tensor) or flat (norms run over whole
-    projections). ``rope``: all layers, none, windows (only layers with a window, if the model has any),
-    windows_or_dense (the dense layers too) or three_of_four. ``positions``: positions per token, 0 without a position
-    input. ``windows``: the engine keeps the sliding window. ``deep_inputs``: parts of the embedding that the first
-    layers add to their result (images). ``attention_scale``: an input with one factor per token;
-    ``scales_unrotated_q``: only layers without rope use it. ``sub_norms``: norms before both output projections.
-    ``host_output``: the output matrix is the embedding on the host. ``dense``: split, or fused (gate and up in one
-    tensor). ``squares``: the activation is relu squared. ``gating``: softmax, sigmoid, softmax_of_chosen or by_bias
-    (sigmoid where experts have a selection bias). ``normalises_weights``: whether the chosen experts' weights are
-    made to add up to one (None: as the model says); ``scales_weights``: whether they are scaled, where the model does
-    not say. ``weighs_input``: experts get their input weighted (Llama 4). ``fused_experts``: gate and up in one
-    tensor. ``divides_shared_gate``: Qwen2-MoE's spelling of a sigmoid. ``repeats_delta_heads``: Qwen3-Next.
-    ``gates_latent``: latent attention has a gate per head; ``full_rank_delta``: decay and gate of Kimi delta attention
-    are one matrix each. ``late``:
-    all rows go through the last layer and stay: the normed or the raw state. ``pooling``: of an embedding model,
-    where the shape does not say: cls or mean. ``family``: whose graph it is.
+    "a" after attention, "f" after the feed-forward. ``normed_residual``: what is added is the normed input. ``qkv``:
+    split, fused (one tensor) or flat (norms run over whole projections). ``rope``: all layers, none, windows (only
+    layers with a window, if the model has any), windows_or_dense (the dense layers too) or three_of_four.
+    ``positions``: positions per token, 0 without a position input. ``windows``: the engine keeps the sliding window.
+    ``deep_inputs``: parts of the embedding that the first layers add to their result (images). ``attention_scale``:
+    an input with one factor per token; ``scales_unrotated_q``: only layers without rope use it. ``sub_norms``: norms
+    before both output projections. ``host_output``: the output matrix is the embedding on the host. ``dense``: split,
+    or fused (gate and up in one tensor). ``squares``: the activation is relu squared. ``gating``: softmax, sigmoid,
+    softmax_of_chosen or by_bias (sigmoid where experts have a selection bias). ``normalises_weights``: whether the
+    chosen experts' weights are made to add up to one (None: as the model says); ``scales_weights``: whether they are
+    scaled, where the model does not say. ``weighs_input``: experts get their input weighted (Llama 4).
+    ``fused_experts``: gate and up in one tensor. ``divides_shared_gate``: Qwen2-MoE's spelling of a sigmoid.
+    ``repeats_delta_heads``: Qwen3-Next. ``gates_latent``: latent attention has a gate per head; ``full_rank_delta``:
+    decay and gate of Kimi delta attention are one matrix each. ``late``: all rows go through the last layer and stay:
+    the normed or the raw state. ``pooling``: of an embedding model, where the shape does not say: cls or mean.
+    ``family``: whose graph it is.
     """
 
     norm: str = "RMS_NORM"
@@ -76,6 +75,7 @@ class Traits(Struct, frozen=True):
     repeats_delta_heads: bool = False
     gates_latent: bool = False
     full_rank_delta: bool = False
+    anchored: bool = False
     late: str = ""
     pooling: str = "cls"
     family: str = "decoder"
@@ -114,7 +114,7 @@ _LAYER_NORM = Traits(norm="NORM", norm_bias=True)
 _SANDWICH = Traits(post_norm=True)
 _DEEPSEEK = Traits(gating="by_bias", normalises_weights=None, scales_weights=True)
 _SIGMOID = Traits(gating="sigmoid", normalises_weights=None, scales_weights=True)
-_DELTA_NET = Traits(positions=4, late="normed")
+_DELTA_NET = Traits(positions=4, anchored=True, late="normed")
 _NEMOTRON_H = Traits(positions=0, rope="none", squares=True, gating="sigmoid", normalises_weights=None, late="normed")
 _ENCODER = Traits(norm="NORM", norm_bias=True, pre_norm=False, rope="none", family="encoder")
 
@@ -203,7 +203,7 @@ ARCHITECTURES: dict[str, Traits] = {
     "gpt-oss": Traits(windows=True, gating="softmax_of_chosen", normalises_weights=False, late="raw"),
     **_same("deepseek2 mistral4", _DEEPSEEK),
     **_same("deepseek32 glm-dsa", _DEEPSEEK),
-    "kimi-linear": Traits(rope="none", gating="sigmoid", scales_weights=True),
+    "kimi-linear": Traits(anchored=True, rope="none", gating="sigmoid", scales_weights=True),
     "bailingmoe3": replace(_SIGMOID, gates_latent=True, full_rank_delta=True, late="normed"),
     "minimax-01": Traits(normed_residual=True),
     "mamba": Traits(positions=0),

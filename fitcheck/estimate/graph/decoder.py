@@ -83,6 +83,8 @@ class Decoder:
         if isinstance(layer.mixer, NoMixer):
             return self._without_mixer(il, x)
         normed = g.norm(x, il, "attn_norm") if traits.pre_norm else x
+        if traits.anchored:
+            g.expand(normed)
         own_norm = traits.parallel and layer.norms > 1 and not traits.parallel_norm
         y = self._mix(il, g.norm(x, il, "attn_norm_2") if own_norm else normed, layer.mixer)
         if traits.parallel:
@@ -146,7 +148,7 @@ class Decoder:
         if isinstance(mixer, Mamba1):
             return mamba1(g, il, x, mixer, self.states)
         if isinstance(mixer, GatedDeltaNet):
-            return gated_delta_net(g, il, g.expand(x), mixer, self.states)
+            return gated_delta_net(g, il, x, mixer, self.states)
         if isinstance(mixer, KimiDelta):
             return kimi_delta(g, il, x, mixer, self.states)
         if isinstance(mixer, LightningAttention):

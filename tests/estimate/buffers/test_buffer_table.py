@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from fitcheck import catalog
+from fitcheck import catalog, facts
 from fitcheck.estimate.buffers import (
     BufferQuestion,
     BufferTable,
@@ -19,6 +19,7 @@ from fitcheck.estimate.buffers import (
 )
 from fitcheck.estimate.buffers_build import TARGET, straight_pieces
 from fitcheck.estimate.graph.architectures import ARCHITECTURES
+from fitcheck.estimate.quantize import stored_shape
 from fitcheck.types import Model, Shape
 
 CASES = 40
@@ -35,8 +36,7 @@ def models() -> tuple[Model, ...]:
 
 
 def _question(model: Model, context: int, gpu: bool, cache: str = "f16") -> BufferQuestion:
-    shape = model.shape
-    assert shape is not None
+    shape = stored_shape(model, facts.load().quantizations)
     layers = shape.n_layers * max(1, shape.num_loops)
     return BufferQuestion(
         architecture=model.architecture or "",
