@@ -27,14 +27,12 @@ class _BrokenHost(CaptureHost):
 class _HungHost(CaptureHost):
     """Its driver never answers."""
 
-    release = threading.Event()
-
     def query(self, name: str, *args: str) -> object | None:
-        self.release.wait(30)
+        threading.Event().wait(5)
         return None
 
     def run(self, args: Sequence[str], timeout_s: float = 1.5) -> str | None:
-        self.release.wait(30)
+        threading.Event().wait(5)
         return None
 
 
@@ -49,8 +47,7 @@ def test_a_part_that_fails_becomes_a_problem() -> None:
 def test_a_driver_that_hangs_costs_the_deadline_and_no_more() -> None:
     start = time.monotonic()
     machine = probe(_HungHost({"/proc/meminfo": b"MemTotal: 1024 kB\n"}), deadline_s=0.3, bandwidth=False)
-    assert time.monotonic() - start < 2.0
-    _HungHost.release.set()
+    assert time.monotonic() - start < 3.0  # the driver would take five
     assert machine.ram.total_bytes == 1024 * 1024
     assert any(problem.part == "nvidia" and "deadline" in problem.message for problem in machine.problems)
 
@@ -66,8 +63,8 @@ def test_names_cannot_write_to_the_terminal() -> None:
 
 def test_probing_starts_in_the_background() -> None:
     start = time.monotonic()
-    probing = begin(_HungHost({}), deadline_s=0.2, bandwidth=False)
-    assert time.monotonic() - start < 0.15
+    probing = begin(_HungHost({}), deadline_s=1.5, bandwidth=False)
+    assert time.monotonic() - start < 1.0
     assert probing.finish().problems
 
 
