@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from msgspec import Struct
 
-from fitcheck.errors import FitcheckError
+from fitcheck.errors import EXIT_INTERRUPTED, FitcheckError
 from fitcheck.options import MODEL_HELP, MachineOptions, OutputOptions, RequestOptions, expand
 from fitcheck.types import Licences, Task
 
@@ -31,11 +31,17 @@ class Outcome(Struct, frozen=True):
 
 def run(arguments: list[str]) -> Outcome:
     """Parse and answer. Raises FitcheckError, or the parser's own errors (they have ``format_message``)."""
-    result = _app()(arguments, prog_name="fitcheck", standalone_mode=False)
+    result = _app(arguments)(arguments, prog_name="fitcheck", standalone_mode=False)
+    if result == EXIT_INTERRUPTED:  # the parser's word for Ctrl-C
+        raise KeyboardInterrupt
     return result if isinstance(result, Outcome) else Outcome(b"", int(result or 0))
 
 
-def _app() -> typer.Typer:
+def _app(arguments: list[str]) -> typer.Typer:
+    """The command that is asked for, or all of them: for help, for completion, for a word that is none of them.
+
+    Building a command's options takes milliseconds, so that a script does not pay for those of the others.
+    """
     app = typer.Typer(
         help="Which open-weight models will really run on this machine, and how fast?",
         epilog="Exit codes: 0 answered or yes, 1 no (check only), 2 could not answer, 130 interrupted.",
@@ -45,9 +51,13 @@ def _app() -> typer.Typer:
         invoke_without_command=True,
     )
     app.callback()(fitcheck)
-    for command in (scan, check, explain, plan, machine, schema):
-        app.command()(expand(command))
-    app.add_typer(_catalog_app(), name="catalog")
+    commands = {"scan": scan, "check": check, "explain": explain, "plan": plan, "machine": machine, "schema": schema}
+    asked = arguments[0] if arguments else ""
+    for name, command in commands.items():
+        if asked == name or asked not in commands:
+            app.command(name)(expand(command))
+    if asked not in commands:
+        app.add_typer(_catalog_app(), name="catalog")
     return app
 
 
@@ -175,12 +185,23 @@ def catalog_list(
     text: Annotated[str, typer.Argument(help="Part of a name, family or developer.", show_default=False)] = "",
     task: Annotated[Task | None, typer.Option("--for", help="Only models made for this.")] = None,
     licence: Annotated[Licences, typer.Option(help="Only such licences.")] = Licences.ANY,
+    family: Annotated[str | None, typer.Option(metavar="NAME", help="Only this family.")] = None,
+    max_params: Annotated[str | None, typer.Option(metavar="SIZE", help="Only up to this size: 8b, 270m.")] = None,
+    modality: Annotated[str | None, typer.Option(metavar="KIND", help="text, vision, audio or embedding")] = None,
 ) -> Outcome:
     """List models."""
     output.check()
+    from fitcheck.catalog.browse import Filters, modality_named, parse_params
     from fitcheck.commands.catalog import list_models
 
-    return _print(list_models(_session(), text, task, licence), output)
+    filters = Filters(
+        text=text,
+        licences=licence,
+        family=family,
+        modality=modality_named(modality) if modality is not None else None,
+        max_params=parse_params(max_params) if max_params is not None else None,
+    )
+    return _print(list_models(_session(), filters, task), output)
 
 
 def catalog_show(model: OneModel, output: OutputOptions) -> Outcome:
