@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from fitcheck.catalog.config_families import FAMILIES, Family
 from fitcheck.catalog.config_shape import Config, shape_from_config
+from fitcheck.catalog.plausible import implausible
 from fitcheck.catalog.safetensors import DTYPE_BITS, WeightFile, read_header
 from fitcheck.catalog.source import LocalSource, clean, read_json, unreadable
 from fitcheck.estimate.tensors import parameters
@@ -194,7 +195,11 @@ def _inherited(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shape(text: Mapping[str, Any], model_type: str, family: Family, tables: Mapping[str, Any]) -> Shape | None:
-    return shape_from_config(Config(text, tables["defaults"].get(model_type, {})), family)
+    shape = shape_from_config(Config(text, tables["defaults"].get(model_type, {})), family)
+    wrong = implausible(shape) if shape is not None else None
+    if wrong is not None:
+        raise unreadable(CONFIG, f"it cannot be right: {wrong}")
+    return shape
 
 
 def _formats(raw: Mapping[str, Any], text: Mapping[str, Any], weights: Weights | None) -> tuple[str, str]:

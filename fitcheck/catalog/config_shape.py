@@ -71,7 +71,9 @@ class Config:
 
 
 def shape_from_config(config: Config, family: Family) -> Shape | None:
-    """The shape of a configuration; None where depth or width are missing."""
+    """The shape of a configuration; None where depth or width are missing or impossible."""
+    if _depth(config) > MAX_LAYERS:
+        return None
     sizes = _hyper_parameters(config)
     if not family.feed_forward:
         sizes["feed_forward_length"] = 0
@@ -101,7 +103,7 @@ def _structure(config: Config, family: Family, sizes: Mapping[str, Any]) -> Arch
 def _hyper_parameters(config: Config) -> dict[str, Any]:
     """The configuration in the words of a GGUF header, without the architecture's prefix."""
     hidden = config.number("hidden_size", "n_embd", "d_model", "dim")
-    n_layers = config.number("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+    n_layers = _depth(config)
     heads = config.number("num_attention_heads", "n_head", "n_heads")
     sizes: dict[str, Any] = {
         "embedding_length": hidden,
@@ -130,9 +132,7 @@ def _gemma(config: Config, sizes: Mapping[str, Any]) -> dict[str, Any]:
     kinds = config.words("layer_types") or []
     n_layers, width = sizes["block_count"], sizes["feed_forward_length"]
     if config.flag("use_double_wide_mlp") and shared and isinstance(width, int):
-        found["feed_forward_length"] = [
-            width if i < n_layers - shared else 2 * width for i in range(min(n_layers, MAX_LAYERS))
-        ]
+        found["feed_forward_length"] = [width if i < n_layers - shared else 2 * width for i in range(n_layers)]
     head = _global_head_dim(config)
     if head:
         found["attention.key_length"] = found["attention.value_length"] = head
@@ -152,6 +152,10 @@ def _global_head_dim(config: Config) -> int:
         first = next(iter(layers.values()), None)
         told = Config(first if isinstance(first, dict) else {}, {}).number("head_dim")
     return told
+
+
+def _depth(config: Config) -> int:
+    return config.number("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 
 def _kv_heads(config: Config, heads: int) -> int:
@@ -297,8 +301,7 @@ def _kimi_delta(config: Config) -> dict[str, Any]:
         "ssm.conv_kernel": own.number("short_conv_kernel_size") or config.number("linear_conv_kernel_dim"),
     }
     if full is not None:
-        n_layers = min(config.number("num_hidden_layers"), MAX_LAYERS)
-        sizes["attention.recurrent_layers"] = [int(index + 1 not in full) for index in range(n_layers)]
+        sizes["attention.recurrent_layers"] = [int(index + 1 not in full) for index in range(_depth(config))]
     return sizes
 
 

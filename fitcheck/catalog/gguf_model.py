@@ -8,6 +8,7 @@ from pathlib import Path
 from fitcheck.catalog.gguf import FILE_TYPES, GUESSED, Header, elements, read_header, tensor_bytes
 from fitcheck.catalog.gguf_architectures import ARCHITECTURES
 from fitcheck.catalog.gguf_shape import shape_from_gguf
+from fitcheck.catalog.plausible import implausible
 from fitcheck.catalog.source import LocalSource, clean, unreadable
 from fitcheck.estimate.tensors import parameters
 from fitcheck.types import CountedMixer, Model, PublishedFile, Shape, Tensor
@@ -71,6 +72,9 @@ def model_from_headers(headers: list[Header], source: str, projector: Header | N
     tensors = tuple(tensor for tensor in everything if not tensor.name.startswith(_VISION_PREFIXES))
     inside = tuple(tensor for tensor in everything if tensor.name.startswith(_VISION_PREFIXES))
     shape = shape_from_gguf(architecture, first.metadata, _n_vocab(first, architecture, tensors), tensors)
+    wrong = implausible(shape) if shape is not None else None
+    if wrong is not None:
+        raise unreadable(first.name, f"its header cannot be right: {wrong}")
     bodies, heads = _split_off_prediction(tensors, shape)
     known = architecture in ARCHITECTURES
     exact = shape is not None and known and not _has_counted(shape)

@@ -14,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from fitcheck.catalog.gguf_architectures import ARCHITECTURES, Architecture
+from fitcheck.catalog.plausible import implausible
 from fitcheck.estimate.tensors import Layout, elements, layer_tensors
 from fitcheck.types import (
     Attention,
@@ -128,6 +129,8 @@ def _described_shape(row: Architecture, sizes: Sizes, n_vocab: int) -> Shape | N
 
 def _with_rest(shape: Shape, layers: list[Layer], blocks: list[Dims], layout: Layout) -> Shape:
     """Count what a layer has beyond its form, so that the parameters are those of the file."""
+    if implausible(shape):
+        return shape
     modelled = {layer: _modelled(layer, shape, layout) for layer in shape.kinds}
     counted = []
     for layer, block in zip(layers, blocks, strict=True):

@@ -135,7 +135,7 @@ class Hub:
         if hf_config.CONFIG not in names:
             raise FitcheckError("not_found", f"{repo}: no config.json and no .gguf file", f"{self._base}/{repo}")
         data, _ = self.get(self._url(repo, hf_config.CONFIG), hf_config.MAX_CONFIG_BYTES, repo)
-        raw = parse_json(data, f"{repo}/{hf_config.CONFIG}")
+        raw = parse_json(data, f"{repo}/{hf_config.CONFIG}", hf_config.MAX_CONFIG_BYTES)
         return replace(
             hf_config.model_from_config(raw, repo, self._weights(repo, listing), repo=repo),
             id=f"hf:{repo}",

@@ -165,7 +165,7 @@ def _ollama_manifests(folder: Path) -> Iterator[tuple[str, Path]]:
 
 def _ollama_reader(folder: Path, manifest: Path, name: str) -> Reader:
     def read() -> Model:
-        layers = _ollama_layers(read_json(manifest, MAX_MANIFEST_BYTES))
+        layers = ollama_layers(read_json(manifest, MAX_MANIFEST_BYTES))
         blob = layers.get("model")
         if blob is None:
             raise FitcheckError(
@@ -179,7 +179,7 @@ def _ollama_reader(folder: Path, manifest: Path, name: str) -> Reader:
     return read
 
 
-def _ollama_layers(manifest: Mapping[str, Any]) -> dict[str, str]:
+def ollama_layers(manifest: Mapping[str, Any]) -> dict[str, str]:
     """Kind of layer (model, projector, …) -> name of its blob, for digests that are digests."""
     layers = manifest.get("layers")
     found: dict[str, str] = {}

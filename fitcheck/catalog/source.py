@@ -16,8 +16,6 @@ from fitcheck.errors import FitcheckError
 
 CHUNK_BYTES = 1 << 20
 FIRST_CHUNK_BYTES = 1 << 18
-MAX_JSON_BYTES = 64 << 20
-MAX_JSON_DEPTH = 64
 
 
 class Source(Protocol):
@@ -147,10 +145,10 @@ class Cursor:
 _length_at = struct.Struct("<Q").unpack_from
 
 
-def parse_json(data: bytes, name: str) -> dict[str, Any]:
-    """A JSON object from outside. Raises FitcheckError for anything else, however deep or malformed."""
-    if len(data) > MAX_JSON_BYTES:
-        raise unreadable(name, f"longer than {MAX_JSON_BYTES >> 20} MiB")
+def parse_json(data: bytes, name: str, limit: int) -> dict[str, Any]:
+    """A JSON object from outside, of at most ``limit`` bytes. Raises FitcheckError for anything else, however deep."""
+    if len(data) > limit:
+        raise unreadable(name, f"longer than {limit >> 20} MiB")
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -160,9 +158,9 @@ def parse_json(data: bytes, name: str) -> dict[str, Any]:
     return value
 
 
-def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
+def read_json(path: Path, limit: int) -> dict[str, Any]:
     """A JSON object from a file of at most ``limit`` bytes."""
     with LocalSource(path) as source:
         if source.size > limit:
             raise unreadable(source.name, f"longer than {limit >> 20} MiB")
-        return parse_json(source.fetch(0, limit), source.name)
+        return parse_json(source.fetch(0, limit), source.name, limit)
