@@ -20,6 +20,7 @@ HOST = 0  # device number of the host in ``BufferQuestion.layer_devices`` and in
 CONTEXT_STEP = 256  # tokens: the engine rounds contexts up to it
 PLANNED_CACHES = ("f16", "q8_0")  # types of K and V that the table knows
 USUAL_TYPE = "q8_0"  # of weights whose type is not told
+SAME_RULES = (Backend.CUDA, Backend.ROCM)  # other backends reorder nodes or size their scratch apart: nearly the same
 Piece = tuple[int, ...]  # first context; then for each series its bytes there and its growth per step
 CopiedWeight = tuple[int, str, int, int]  # first layer that has it, name, row length, elements
 WeightType = Callable[[int, str], str]
@@ -32,9 +33,10 @@ class BufferQuestion(Struct, frozen=True, kw_only=True):
     GPU, 2 the second, … Empty means that everything is on the host. ``cpu_expert_layers`` is ``--n-cpu-moe``: so many
     layers from the first keep their routed experts on the host. ``weight_type(layer, name)`` names the ggml type of
     the weight ``blk.<layer>.<name>.weight`` (``ffn_down_exps`` …); asked only for weights on the host beside a GPU,
-    which the engine copies to the GPU for large batches. ``outputs`` is how many tokens' logits one micro-batch keeps
-    (0: all of them, as llama-bench and the raw library do). ``flash_attention`` is the resolved setting.
-    ``model`` is the catalog's id: with it a precomputed answer is found in the ``BufferTable``.
+    which the engine copies to the GPU for large batches. ``backend`` is that of the GPUs. ``outputs`` is how many
+    tokens' logits one micro-batch keeps (0: all of them, as llama-bench and the raw library do). ``flash_attention``
+    is the resolved setting. ``model`` is the catalog's id: with it a precomputed answer is found in the
+    ``BufferTable``.
     """
 
     architecture: str
@@ -93,8 +95,8 @@ class BufferTable(Struct, frozen=True):
         piece = pieces[at]
         steps = (context - piece[0]) // CONTEXT_STEP
         series = tuple(piece[i] + steps * piece[i + 1] for i in range(1, len(piece), 2))
-        if kind in ("cpu", "gpu"):
-            return ComputeBuffers(series, True)
+        if kind in ("cpu", "gpu", "metal"):
+            return ComputeBuffers(series, kind == "cpu" or question.backend in SAME_RULES)
         host, least, below = series
         largest = copied_bytes(self._copied(row, f"{kind} weights"), question.weight_type)
         return ComputeBuffers((host, max(least, below + largest)), False)
@@ -146,7 +148,9 @@ def _kind(question: BufferQuestion) -> str | None:
         return None
     if HOST in devices:
         return "half" if not question.cpu_expert_layers else None
-    return "experts" if question.cpu_expert_layers else "gpu"
+    if question.cpu_expert_layers:
+        return "experts"
+    return "metal" if question.backend is Backend.METAL else "gpu"
 
 
 def compute_buffers(question: BufferQuestion, table: BufferTable | None = None) -> ComputeBuffers:
@@ -157,7 +161,9 @@ def compute_buffers(question: BufferQuestion, table: BufferTable | None = None) 
     from fitcheck.estimate.graph.whole import planned_bytes  # imported late: most answers come from the table
 
     planned = planned_bytes(question)
-    return ComputeBuffers(planned, True) if planned is not None else upper_bound(question)
+    if planned is None:
+        return upper_bound(question)
+    return ComputeBuffers(planned, not question.layer_devices or question.backend in SAME_RULES)
 
 
 def output_buffer_bytes(shape: Shape, sequences: int = 1, embedding: bool = False) -> int:

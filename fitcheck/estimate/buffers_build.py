@@ -21,7 +21,7 @@ from fitcheck.estimate.buffers import CONTEXT_STEP, PLANNED_CACHES, BufferQuesti
 from fitcheck.estimate.graph.architectures import ARCHITECTURES
 from fitcheck.estimate.graph.whole import copied_weights, planned_bytes
 from fitcheck.estimate.quantize import Quantizations, stored_shape
-from fitcheck.types import MixtureOfExperts, Model, Shape
+from fitcheck.types import Backend, MixtureOfExperts, Model, Shape
 
 TARGET = Path(__file__).parent.parent / "data" / "buffers.json"
 ENGINE = "llama.cpp 0c1e57098"
@@ -123,18 +123,24 @@ def _bend(at: Callable[[int], Bytes], low: int, high: int, left: Bytes) -> int:
     return low + (steps // 2 - (steps % 2 == 0)) * CONTEXT_STEP if steps > 1 else low
 
 
-def plans(model: Model, shape: Shape) -> dict[str, Any]:
-    """All plans of one model, by "placement cache-type", and what its splits copy."""
+def placements_of(shape: Shape) -> dict[str, dict[str, Any]]:
+    """The placements that are planned ahead, as fields of the question."""
     n = shape.n_layers * max(1, shape.num_loops)
-    longest = model.context_extended_tokens or model.context_tokens or UNKNOWN_CONTEXT
-    last = max(2, -(-longest // CONTEXT_STEP)) * CONTEXT_STEP
     half = (0,) * (n // 2) + (1,) * (n + 1 - n // 2)
     placements: dict[str, dict[str, Any]] = {"cpu": {}, "gpu": {"layer_devices": (1,) * (n + 1)}}
+    placements["metal"] = {**placements["gpu"], "backend": Backend.METAL}
     placements["half"] = {"layer_devices": half}
     if any(isinstance(kind.ffn, MixtureOfExperts) for kind in shape.kinds):
         placements["experts"] = {"layer_devices": (1,) * (n + 1), "cpu_expert_layers": n}
+    return placements
+
+
+def plans(model: Model, shape: Shape) -> dict[str, Any]:
+    """All plans of one model, by "placement cache-type", and what its splits copy."""
+    longest = model.context_extended_tokens or model.context_tokens or UNKNOWN_CONTEXT
+    last = max(2, -(-longest // CONTEXT_STEP)) * CONTEXT_STEP
     found: dict[str, Any] = {}
-    for name, placement in placements.items():
+    for name, placement in placements_of(shape).items():
         split = name in ("half", "experts")
         if split:
             found[f"{name} weights"] = copied_weights(_question(model, shape, 512, placement, "f16", USUAL_TYPE))
@@ -190,7 +196,7 @@ def build(models: tuple[Model, ...], quantizations: Quantizations) -> dict[str, 
         key = msgspec.json.encode((model.architecture, longest, shape))
         if key not in numbers:
             try:
-                rows.append(plans(model, shape))
+                rows.append(dict(sorted(plans(model, shape).items())))
             except LookupError:
                 continue
             numbers[key] = len(rows) - 1

@@ -155,6 +155,7 @@ def _expert_matmul(
 ) -> Tensor:
     tokens = x.ne[2]
     node = g.op("MUL_MAT_ID", "f32", (width, chosen.ne[0], tokens), x, chosen)
+    node.experts = spec.n_experts
     ne: Dims = (x.ne[0], width, spec.n_experts, 1)
     return g.tied(node, _expert_device(g, il), il, name, ne, tokens)
 

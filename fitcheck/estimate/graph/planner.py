@@ -10,6 +10,7 @@ Three steps, each as in llama.cpp 0c1e57098:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from fitcheck.estimate.graph.tensors import BLOCKS, HOST, Graph, Tensor, row_bytes
 
@@ -25,19 +26,29 @@ IN_PLACE = frozenset(
 Size = Callable[[Tensor], int]
 
 
-def plan(graph: Graph, pipeline: bool, gpu_alignment: int = 128, host_alignment: int = 32) -> tuple[int, ...]:
-    """Bytes of the compute buffer on the host and on each GPU."""
+class Device(NamedTuple):
+    """How a backend's buffers are laid out: alignment in bytes, and what a tensor needs."""
+
+    alignment: int
+    size_of: Size
+
+
+def plan(graph: Graph, pipeline: bool, gpu: Device | None = None) -> tuple[int, ...]:
+    """Bytes of the compute buffer on the host and on each GPU (CUDA's rules if ``gpu`` is None)."""
+    host = _Pool(*HOST_RULES)
     if not graph.gpus:
         for tensor in (*graph.nodes, *graph.inputs):
             tensor.device = HOST
-        pools = (_Pool(host_alignment, host_bytes),)
-        allocate(graph.nodes, graph.inputs, pools)
-        return (pools[0].peak,)
+        allocate(graph.nodes, graph.inputs, (host,))
+        return (host.peak,)
     assign(graph.nodes)
     steps, leaves = split(graph, PIPELINE_COPIES if pipeline else 1)
-    all_pools = (_Pool(host_alignment, host_bytes), *(_Pool(gpu_alignment, gpu_bytes) for _ in range(graph.gpus)))
-    allocate(steps, leaves, all_pools)
-    return tuple(pool.peak for pool in all_pools)
+    pools = (host, *(_Pool(*(gpu or CUDA_RULES)) for _ in range(graph.gpus)))
+    allocate(steps, leaves, pools)
+    return tuple(pool.peak for pool in pools)
+
+
+# ---- sizes
 
 
 def host_bytes(tensor: Tensor) -> int:
@@ -45,7 +56,7 @@ def host_bytes(tensor: Tensor) -> int:
     return tensor.bytes
 
 
-def gpu_bytes(tensor: Tensor) -> int:
+def cuda_bytes(tensor: Tensor) -> int:
     """What CUDA's buffer needs: padded rows of quantised matrices, and f16 copies beside flash attention's result."""
     size = tensor.bytes
     if tensor.op == "FLASH_ATTN":
@@ -57,6 +68,42 @@ def gpu_bytes(tensor: Tensor) -> int:
     elif BLOCKS[tensor.type][0] > 1 and tensor.ne[0] % GPU_ROW_PADDING:
         size += row_bytes(tensor.type, GPU_ROW_PADDING - tensor.ne[0] % GPU_ROW_PADDING)
     return size
+
+
+def metal_bytes(tensor: Tensor) -> int:
+    """What Metal's buffer needs: scratch behind the results of flash attention, experts and sorting.
+
+    Flash attention always keeps room for K and V as f16, for padding, block masks and partial results
+    (ggml-metal-ops.cpp, ggml_metal_op_*_extra_*).
+    """
+    size = tensor.bytes
+    if tensor.op == "FLASH_ATTN":
+        return size + _metal_flash_bytes(tensor)
+    if tensor.op == "MUL_MAT_ID":
+        experts, tokens = tensor.experts, tensor.ne[2]
+        return size + 4 * experts + 4 * experts * tokens + 8 + 4 * METAL_PARTS
+    return 2 * size if tensor.op == "ARGSORT" else size
+
+
+def _metal_flash_bytes(tensor: Tensor) -> int:
+    q, k, v, mask = tensor.sources[:4]
+    shares_k = v.root is k.root
+    k_row, v_row = 2 * k.ne[0], 2 * (k.ne[0] if shares_k else v.ne[0])
+    mask_rows = mask.ne[1] * mask.ne[2] * mask.ne[3]
+    heads = k.ne[2] * k.ne[3]
+    padding = METAL_CELLS * (k_row * heads + v_row * v.ne[2] * v.ne[3] + 2 * mask_rows)
+    blocks = -(-q.ne[1] // METAL_QUERIES) * -(-mask.ne[0] // METAL_CELLS) * mask.ne[2] * mask.ne[3]
+    partial = 4 * min(q.ne[1], 32) * q.ne[2] * q.ne[3] * METAL_GROUPS * (v.ne[0] + 2)
+    copies = _padded(2 * k.elements, 16) + (0 if shares_k else _padded(2 * v.elements, 16))
+    return padding + _padded(blocks, 32) + partial + copies
+
+
+METAL_CELLS, METAL_QUERIES = 64, 8  # OP_FLASH_ATTN_EXT_NCPSG, OP_FLASH_ATTN_EXT_NQPSG
+METAL_GROUPS = 32  # partial results of flash attention
+METAL_PARTS = 256  # N_MM_NPART_AMAX
+HOST_RULES = Device(32, host_bytes)
+CUDA_RULES = Device(128, cuda_bytes)
+METAL_RULES = Device(32, metal_bytes)
 
 
 def padded_matrix_bytes(type_: str, row: int, elements: int) -> int:

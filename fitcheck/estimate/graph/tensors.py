@@ -38,23 +38,8 @@ class Tensor:
     """
 
     __slots__ = (
-        "address",
-        "device",
-        "home",
-        "host_only",
-        "input",
-        "ne",
-        "op",
-        "output",
-        "pool",
-        "reads",
-        "root",
-        "seen",
-        "size",
-        "sources",
-        "stored",
-        "strides",
-        "type",
+        "address", "device", "experts", "home", "host_only", "input", "ne", "op", "output", "pool", "reads", "root",
+        "seen", "size", "sources", "stored", "strides", "type",
     )  # fmt: skip
 
     def __init__(self, type_: str, ne: Dims, op: str, sources: tuple[Tensor, ...] = ()) -> None:
@@ -70,6 +55,7 @@ class Tensor:
         self.reads = 0
         self.pool = -1  # device whose buffer holds it now, -1 when it holds no memory
         self.address = self.size = 0
+        self.experts = 0  # matrices that a MUL_MAT_ID chooses from
 
     @property
     def bytes(self) -> int:

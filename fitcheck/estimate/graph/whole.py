@@ -9,8 +9,9 @@ from fitcheck.estimate.graph.decoder import Decoder, UnknownGraphError
 from fitcheck.estimate.graph.encoder import Encoder
 from fitcheck.estimate.graph.gemma import Gemma3n, Gemma4
 from fitcheck.estimate.graph.model import ModelGraph
-from fitcheck.estimate.graph.planner import plan
+from fitcheck.estimate.graph.planner import CUDA_RULES, METAL_RULES, plan
 from fitcheck.estimate.graph.tensors import HOST
+from fitcheck.types import Backend
 
 if TYPE_CHECKING:
     from fitcheck.estimate.buffers import BufferQuestion
@@ -27,7 +28,9 @@ _BUILDERS: dict[str, type[Decoder] | type[Encoder] | type[Gemma3n] | type[Gemma4
 def planned_bytes(question: BufferQuestion) -> tuple[int, ...] | None:
     """Bytes per device as the engine plans them, or None where this program has no graph for the model."""
     graph = built(question)
-    return plan(graph, _is_pipelined(question)) if graph is not None else None
+    if graph is None:
+        return None
+    return plan(graph, _is_pipelined(question), METAL_RULES if question.backend is Backend.METAL else CUDA_RULES)
 
 
 def built(question: BufferQuestion) -> ModelGraph | None:

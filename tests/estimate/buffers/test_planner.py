@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fitcheck.estimate.graph.planner import gpu_bytes, plan
+from fitcheck.estimate.graph.planner import cuda_bytes, plan
 from fitcheck.estimate.graph.tensors import HOST, Graph, Tensor
 
 
@@ -100,8 +100,8 @@ def test_a_host_weight_is_copied_to_the_gpu_for_large_batches_only() -> None:
 
 def test_cuda_pads_rows_of_quantised_copies() -> None:
     odd, even = Tensor("q8_0", (320, 4, 1, 1), "COPY"), Tensor("q8_0", (512, 4, 1, 1), "COPY")
-    assert gpu_bytes(even) == even.bytes
-    assert gpu_bytes(odd) == odd.bytes + 192 // 32 * 34
+    assert cuda_bytes(even) == even.bytes
+    assert cuda_bytes(odd) == odd.bytes + 192 // 32 * 34
 
 
 def test_a_tensor_without_elements_takes_nothing() -> None:
