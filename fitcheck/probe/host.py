@@ -176,7 +176,7 @@ class LiveHost:
             call = getattr(module, f"query_{name}", None)
             result: object = None if call is None else call(*args)
             return result
-        except (ImportError, OSError, ValueError, AttributeError, KeyError) as error:
+        except (ImportError, OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
             self.denied[name] = _reason(error)
             return None
 

@@ -55,6 +55,9 @@ def read_confinement(host: Host) -> Confinement:
         evidence.append(Evidence("limits.memory", f"{memory.memory_bytes} bytes", memory.source))
     if quota is not None:
         evidence.append(Evidence("limits.cpus", f"{quota.cpus:g}", quota.source))
+    environment, sign = _environment(host)
+    if environment is not None:
+        evidence.append(Evidence("machine.environment", environment, sign))
     sources = dict.fromkeys(level.source for level in (memory, quota) if level is not None)
     return Confinement(
         limits=Limits(
@@ -64,7 +67,7 @@ def read_confinement(host: Host) -> Confinement:
         ),
         headroom_bytes=headroom,
         cpus=allowed,
-        environment=_environment(host),
+        environment=environment,
         evidence=tuple(evidence),
     )
 
@@ -198,20 +201,28 @@ def _statistics(host: Host, path: str, names: tuple[str, ...]) -> int:
 # Environment
 
 
-def _environment(host: Host) -> str | None:
-    """wsl2, container or vm; None on bare metal or where nothing tells."""
-    release = host.read_text("/proc/sys/kernel/osrelease", 256) or ""
-    if "microsoft" in release.lower():
-        return "wsl2"
-    if _in_container(host):
-        return "container"
-    if host.exists("/sys/hypervisor/type") or " hypervisor" in (host.read_text("/proc/cpuinfo", 8192) or ""):
-        return "vm"
-    return None
+def _environment(host: Host) -> tuple[str | None, str]:
+    """wsl2, container or vm, and what tells so; None on bare metal or where nothing tells."""
+    release = "/proc/sys/kernel/osrelease"
+    if "microsoft" in (host.read_text(release, 256) or "").lower():
+        return "wsl2", release
+    sign = _container_sign(host)
+    if sign:
+        return "container", sign
+    if host.exists("/sys/hypervisor/type"):
+        return "vm", "/sys/hypervisor/type"
+    if " hypervisor" in (host.read_text("/proc/cpuinfo", 8192) or ""):
+        return "vm", "/proc/cpuinfo: hypervisor"
+    return None, ""
 
 
-def _in_container(host: Host) -> bool:
+def _container_sign(host: Host) -> str:
+    """What shows that this is a container; empty where nothing does."""
     marks = ("/.dockerenv", "/run/.containerenv", "/run/systemd/container")
-    if any(host.exists(mark) for mark in marks) or host.environ("KUBERNETES_SERVICE_HOST"):
-        return True
-    return bool(_CONTAINER_PATH.search(clean(host.read_text("/proc/self/cgroup", 4096) or "", 4096)))
+    found = next((mark for mark in marks if host.exists(mark)), "")
+    if found:
+        return found
+    if host.environ("KUBERNETES_SERVICE_HOST"):
+        return "$KUBERNETES_SERVICE_HOST"
+    own = clean(host.read_text("/proc/self/cgroup", 4096) or "", 4096)
+    return "/proc/self/cgroup" if _CONTAINER_PATH.search(own) else ""
