@@ -50,20 +50,29 @@ class Chooser:
         """The best quantisation that fits and is comfortably fast; else the common one when it is fast enough for
         the task; else the best smaller one that is. Something is always chosen, the smallest when nothing fits."""
         quants = self._quants(model)
-        first = self._first(model, quants, 0.0)
-        if first is None:
-            return self._choice(model, quants[-1], float("inf"))
         floor = self._floor(model, task or self.request.task)
-        common = quants.index(COMMON_QUANT) if COMMON_QUANT in quants else len(quants) - 1
-        good = quants[first : max(first, common) + 1]
-        comfortable = self._first(model, good, max(floor, COMFORT_PER_S))
-        if comfortable is not None:
-            return self._choice(model, good[comfortable], floor)
-        if self._numbers(model, good[-1]).low_per_s >= floor:
-            return self._choice(model, good[-1], floor)
-        smaller = quants[first + len(good) :]
-        fast = self._first(model, smaller, floor)
-        return self._choice(model, good[-1] if fast is None else smaller[fast], floor)
+        middle = quants.index(COMMON_QUANT) if COMMON_QUANT in quants else len(quants) - 1
+        common, larger, smaller = quants[middle], quants[:middle], quants[middle + 1 :]
+        found = self._numbers(model, common)
+        if found.fits and found.low_per_s >= max(floor, COMFORT_PER_S):
+            quant = self._first(model, larger, max(floor, COMFORT_PER_S)) or common
+        elif found.fits:
+            quant = common if found.low_per_s >= floor else self._first(model, smaller, floor) or common
+        else:
+            quant = self._first(model, smaller, floor) or self._first(model, smaller, 0.0) or quants[-1]
+        return self._choice(model, quant, floor)
+
+    def offer(self, model: Model, task: Task | None = None) -> Choice | None:
+        """The choice where it passes. None, at the price of one estimate, where not even the smallest file would."""
+        smallest = self.smallest(model)
+        if not smallest.fits or smallest.low_per_s < self._floor(model, task or self.request.task):
+            return None
+        choice = self.choose(model, task)
+        return choice if choice.passes else None
+
+    def smallest(self, model: Model) -> Choice:
+        """The smallest file that would be chosen, whether it passes or not."""
+        return self._choice(model, self._quants(model)[-1], 0.0)
 
     def estimate(self, choice: Choice) -> Fit:
         """The full fit of a choice."""
@@ -85,7 +94,7 @@ class Chooser:
         passes = found.fits and found.low_per_s >= floor
         return Choice(model, quant, found.fits, passes, found.low_per_s, found.need_share)
 
-    def _first(self, model: Model, quants: Sequence[str], least_per_s: float) -> int | None:
+    def _first(self, model: Model, quants: Sequence[str], least_per_s: float) -> str | None:
         """The first of ``quants`` (large to small) that fits and decodes at least so fast. Smaller files fit where
         larger ones do, and are faster: a bisection."""
 
@@ -99,7 +108,7 @@ class Chooser:
         while low < high:
             middle = (low + high) // 2
             low, high = (low, middle) if good(middle) else (middle + 1, high)
-        return low
+        return quants[low]
 
     def _numbers(self, model: Model, quant: str) -> _Numbers:
         key = (model.id, quant)

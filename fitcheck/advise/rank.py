@@ -47,22 +47,22 @@ def rank(
     """
     models = [model for model in models if model.shape is not None and licensed(model, request.licences)]
     chooser = Chooser(machine, request, estimator)
-    choices = [chooser.choose(model) for model in models if suits(model, request.task)]
-    passing = _by_quality((choice for choice in choices if choice.passes), request.task, qualities)
+    suitable = [model for model in models if suits(model, request.task)]
+    passing = _by_quality(chooser, suitable, request.task, qualities)
     shown = passing[:limit]
-    fits = tuple(_judged(chooser, choice, quality) for quality, choice in shown)
+    fits = tuple(replace(chooser.estimate(choice), quality=quality) for quality, choice in shown)
     best = tuple(_best(models, chooser, qualities, request.task, passing))
-    notes = tuple(_within_reach(choices, chooser, qualities, passing))
-    return Ranking(fits, len(passing) - len(shown), len(choices) - len(passing), best, notes)
+    notes = tuple(_within_reach(suitable, chooser, qualities, passing))
+    return Ranking(fits, len(passing) - len(shown), len(suitable) - len(passing), best, notes)
 
 
-def _by_quality(choices: Iterable[Choice], task: Task, qualities: Qualities) -> list[tuple[Quality, Choice]]:
+def _by_quality(
+    chooser: Chooser, models: Iterable[Model], task: Task, qualities: Qualities
+) -> list[tuple[Quality, Choice]]:
+    """The models that pass, best answers first."""
+    choices = filter(None, (chooser.offer(model, task) for model in models))
     judged = [(qualities.of(choice.model, choice.quant, task), choice) for choice in choices]
     return sorted(judged, key=lambda pair: (-round(pair[0].score, 1), -pair[1].low_per_s, pair[1].model.id))
-
-
-def _judged(chooser: Chooser, choice: Choice, quality: Quality) -> Fit:
-    return replace(chooser.estimate(choice), quality=quality)
 
 
 def _best(
@@ -71,8 +71,7 @@ def _best(
     """One answer for the task that was asked; after a question about chat, the other everyday tasks too."""
     for task in EVERYDAY if asked is Task.CHAT else (asked,):
         if task is not asked:
-            choices = (chooser.choose(model, task) for model in models if suits(model, task))
-            ranked = _by_quality((choice for choice in choices if choice.passes), task, qualities)
+            ranked = _by_quality(chooser, (model for model in models if suits(model, task)), task, qualities)
         if ranked:
             choice = ranked[0][1]
             fit = chooser.estimate(choice)
@@ -80,20 +79,21 @@ def _best(
 
 
 def _within_reach(
-    choices: list[Choice], chooser: Chooser, qualities: Qualities, ranked: list[tuple[Quality, Choice]]
+    models: list[Model], chooser: Chooser, qualities: Qualities, ranked: list[tuple[Quality, Choice]]
 ) -> Iterator[str]:
     """Better models than the best, that a smaller cache or less context would let in."""
-    request = chooser.request
-    lowest = ranked[0][0].score if ranked else 0.0
-    near = [choice for choice in choices if not choice.fits and choice.need_share < _WITHIN_REACH]
-    better = [pair[1] for pair in _by_quality(near, request.task, qualities) if pair[0].score > lowest]
-    less = {}
+    best = ranked[0][0].score if ranked else 0.0
+    near = [choice.model for choice in map(chooser.smallest, models) if 1 < choice.need_share < _WITHIN_REACH]
+    for option, request in _smaller_requests(chooser.request):
+        again = Chooser(chooser.machine, request, chooser.estimator)
+        found = _by_quality(again, near, request.task, qualities)
+        if found and found[0][0].score > best:
+            yield f"with {option} also: {found[0][1].model.id} {found[0][1].quant}"
+
+
+def _smaller_requests(request: Request) -> Iterator[tuple[str, Request]]:
+    """The option that takes less memory, and the request with it."""
     if request.kv_type_k == request.kv_type_v == "f16":
-        less["--kv q8_0"] = replace(request, kv_type_k="q8_0", kv_type_v="q8_0")
-    if (request.context_tokens or _LESS_CONTEXT_TOKENS + 1) > _LESS_CONTEXT_TOKENS:
-        less["-c 4k"] = replace(request, context_tokens=_LESS_CONTEXT_TOKENS)
-    for option, smaller in less.items():
-        again = Chooser(chooser.machine, smaller, chooser.estimator)
-        found = next((choice for choice in map(again.choose, (near.model for near in better)) if choice.passes), None)
-        if found:
-            yield f"with {option} also: {found.model.id} {found.quant}"
+        yield "--kv q8_0", replace(request, kv_type_k="q8_0", kv_type_v="q8_0")
+    if request.context_tokens is None or request.context_tokens > _LESS_CONTEXT_TOKENS:
+        yield "-c 4k", replace(request, context_tokens=_LESS_CONTEXT_TOKENS)
