@@ -1,6 +1,6 @@
 """The process: every outcome ends in one of five exit codes, and nothing leaks.
 
-Nothing but built-in modules is imported before ``main`` runs, so that a broken installation is an answer too (exit code 2).
+Nothing but built-in modules is imported before ``main`` runs, so that a broken installation is an answer too (code 2).
 """
 
 from __future__ import annotations

@@ -102,9 +102,13 @@ class Chooser:
             found = self._numbers(model, quants[index])
             return found.fits and found.low_per_s >= least_per_s
 
-        if not quants or not good(len(quants) - 1):
+        if not quants:
             return None
-        low, high = 0, len(quants) - 1
+        if good(0):  # on a large machine nearly always
+            return quants[0]
+        if not good(len(quants) - 1):
+            return None
+        low, high = 1, len(quants) - 1
         while low < high:
             middle = (low + high) // 2
             low, high = (low, middle) if good(middle) else (middle + 1, high)
