@@ -98,15 +98,15 @@ class Probing:
     def finish(self) -> Machine:
         """Collect the answers. Waits until the deadline at most, and for the measurement of bandwidth."""
         system = self._system.wait(self._until)
-        vendors = [part.wait(self._until) for part in self._vendors]
+        answers = {part.name: part.wait(self._until) for part in self._vendors}
+        founds = {name: answer for name, answer in answers.items() if isinstance(answer, Found)}
         disk = self._disk.wait(self._until)
         parts = [self._system, self._disk, *self._vendors]
-        founds = [found for found in vendors if isinstance(found, Found)]
-        if not any(accelerator.usable for found in founds for accelerator in found.accelerators):
+        if not any(card.usable for found in founds.values() for card in found.accelerators):
             last = _Part(_LAST_RESORT, _asker(_LAST_RESORT, self._host))
             fallback = last.wait(self._until)
             parts.append(last)
-            founds += [fallback] if isinstance(fallback, Found) else []
+            founds.update({_LAST_RESORT: fallback} if isinstance(fallback, Found) else {})
         machine = _assemble(
             self._host,
             system if isinstance(system, _System) else _System(Found(), Limits(), None),
@@ -204,8 +204,10 @@ def _linux_version(host: Host) -> str | None:
 # Putting together
 
 
-def _assemble(host: Host, system: _System, founds: list[Found], disk: _Disk, failures: tuple[Problem, ...]) -> Machine:
-    everything = [system.found, *founds, disk.found]
+def _assemble(
+    host: Host, system: _System, founds: dict[str, Found], disk: _Disk, failures: tuple[Problem, ...]
+) -> Machine:
+    everything = [system.found, *founds.values(), disk.found]
     cpu = next((found.cpu for found in everything if found.cpu is not None), None)
     ram = next((found.ram for found in everything if found.ram is not None), None)
     problems = failures + tuple(problem for found in everything for problem in found.problems)
@@ -245,16 +247,16 @@ def _whole_of_other_system(
     return cpu, ram, problems
 
 
-def _accelerators(founds: list[Found]) -> tuple[Accelerator, ...]:
-    """All accelerators, those that work and have memory of their own first, numbered anew. What a vendor's own driver
-    says replaces what the system says about that vendor's cards."""
-    by_driver = {card.vendor for found in founds for card in found.accelerators if card.driver and card.usable}
-    cards: list[Accelerator] = []
-    for found in founds:
-        speaks_for_system = found.cpu is not None or found.ram is not None
-        for card in found.accelerators:
-            if not (speaks_for_system and card.vendor is Vendor.NVIDIA and card.vendor in by_driver and not card.uuid):
-                cards.append(card)
+def _accelerators(founds: dict[str, Found]) -> tuple[Accelerator, ...]:
+    """All accelerators, those that work and have memory of their own first, numbered anew. What NVIDIA's driver says
+    replaces what the system says about NVIDIA's cards."""
+    told = "nvidia" in founds and any(card.usable for card in founds["nvidia"].accelerators)
+    cards = [
+        card
+        for part, found in founds.items()
+        for card in found.accelerators
+        if part == "nvidia" or not (told and card.vendor is Vendor.NVIDIA)
+    ]
     cards.sort(key=lambda card: (not card.usable, card.unified))
     return tuple(replace(card, index=index) for index, card in enumerate(cards))
 

@@ -93,3 +93,18 @@ def test_lists_of_processors(text: str | None, cpus: tuple[int, ...]) -> None:
 
 def test_cleaning_keeps_one_printable_line() -> None:
     assert clean("a\x1b[1mb\n\tc\u202e" + "d" * 999, 20) == "a [1mb c dddddddddddd"[:20]
+
+
+def test_the_driver_of_a_card_replaces_what_windows_says_about_it() -> None:
+    from fitcheck.probe import _accelerators
+    from fitcheck.probe.host import Found
+    from fitcheck.types import Accelerator, Pool, Vendor
+
+    def card(name: str, vendor: Vendor, usable: bool = True) -> Accelerator:
+        return Accelerator(0, name, vendor, Pool(1, 1, 1), usable=usable)
+
+    by_windows = Found((card("by windows", Vendor.NVIDIA), card("Radeon", Vendor.AMD)))
+    merged = _accelerators({"windows": by_windows, "nvidia": Found((card("by driver", Vendor.NVIDIA),))})
+    assert [(found.index, found.name) for found in merged] == [(0, "Radeon"), (1, "by driver")]
+    alone = _accelerators({"windows": by_windows, "nvidia": Found()})
+    assert [found.name for found in alone] == ["by windows", "Radeon"]
