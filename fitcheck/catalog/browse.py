@@ -12,6 +12,7 @@ from fitcheck.errors import FitcheckError
 from fitcheck.types import Licences, Model, Openness
 from fitcheck.units import format_bytes, format_params, format_tokens
 
+MODALITIES = ("text", "vision", "audio", "embedding")
 _PARAMS = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*([kmbt]?)")
 _SCALE = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 _ALLOWED = {
@@ -30,9 +31,11 @@ class Fact(Struct, frozen=True):
 
 
 class Filters(Struct, frozen=True):
-    """What models must have. ``licence`` and ``family``: part of the name, whatever its case; ``modality``: text,
-    vision, audio or embedding; ``max_params``: total parameters; ``suits``: any further test, such as a task's."""
+    """What models must have. ``text``: part of an id, name, family or developer; ``family`` and ``licence``: part of
+    that name, whatever its case; ``modality``: text, vision, audio or embedding; ``max_params``: total parameters;
+    ``suits``: any further test, such as a task's."""
 
+    text: str = ""
     licences: Licences = Licences.ANY
     licence: str | None = None
     family: str | None = None
@@ -49,6 +52,14 @@ def parse_params(text: str) -> int:
     return int(float(match[1]) * _SCALE[match[2]])
 
 
+def modality_named(text: str) -> str:
+    """The modality that ``text`` names. Raises FitcheckError."""
+    modality = text.strip().lower()
+    if modality not in MODALITIES:
+        raise FitcheckError("bad_option", f"unknown modality: {text[:40]!r}", f"write one of {', '.join(MODALITIES)}")
+    return modality
+
+
 def listed(catalog: Catalog, filters: Filters) -> tuple[Model, ...]:
     """The models that pass, by family, size and name."""
     models = [model for model in catalog.models if _passes(model, filters)]
@@ -57,8 +68,10 @@ def listed(catalog: Catalog, filters: Filters) -> tuple[Model, ...]:
 
 def _passes(model: Model, filters: Filters) -> bool:
     family, licence = (filters.family or "").casefold(), (filters.licence or "").casefold()
+    named = " ".join((model.id, model.name, model.family, model.developer)).casefold()
     return (
-        model.openness in _ALLOWED[filters.licences]
+        filters.text.casefold() in named
+        and model.openness in _ALLOWED[filters.licences]
         and licence in (model.licence or "").casefold()
         and any(family in name.casefold() for name in (model.family, model.lineage, model.developer))
         and (filters.modality is None or filters.modality in model.modalities)

@@ -10,12 +10,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from fitcheck.catalog import DEFAULT_SOURCE, Catalog
+from fitcheck.catalog.browse import MODALITIES
 from fitcheck.catalog.names import names_of
 from fitcheck.estimate.quantize import Quantizations, weights
 from fitcheck.estimate.tensors import parameters
 from fitcheck.types import Attention, MixtureOfExperts, Model, Openness, PublishedFile, Shape, Weights
 
-MODALITIES = {"text", "vision", "audio", "embedding"}
 ABILITIES = {"reasoning", "coding", "tools", "vision", "multilingual"}
 #: Abilities of models that are made for one purpose, or for none: they are not offered for chat.
 PURPOSES = {
@@ -131,8 +131,8 @@ def _identity(model: Model) -> Iterator[Defect]:
         yield Defect(model.id, "id", repr(model.id), "lower-case letters, digits, dots and dashes")
     if model.released is not None and not _DATE.fullmatch(model.released):
         yield Defect(model.id, "released", repr(model.released), "YYYY-MM-DD or YYYY-MM")
-    for word in {*model.modalities} - MODALITIES:
-        yield Defect(model.id, "modalities", word, "one of " + ", ".join(sorted(MODALITIES)))
+    for word in set(model.modalities).difference(MODALITIES):
+        yield Defect(model.id, "modalities", word, "one of " + ", ".join(MODALITIES))
     for word in {*model.abilities} - ABILITIES - PURPOSES:
         yield Defect(model.id, "abilities", word, "one of " + ", ".join(sorted(ABILITIES | PURPOSES)))
     if ("vision" in model.modalities) != ("vision" in model.abilities):

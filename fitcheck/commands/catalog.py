@@ -5,24 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from fitcheck.advise.suit import licensed, suits
+from msgspec.structs import replace
+
+from fitcheck.advise.suit import suits
+from fitcheck.catalog.browse import Filters, listed
 from fitcheck.errors import FitcheckError
 from fitcheck.session import Session, user_folder
-from fitcheck.types import Licences, Model, Report, Task
+from fitcheck.types import Model, Report, Task
 
 
-def list_models(
-    session: Session, text: str = "", task: Task | None = None, licences: Licences = Licences.ANY
-) -> Report:
-    """Models whose id, name, family or developer holds ``text``, by id."""
-    wanted = text.lower()
-    found = tuple(
-        model
-        for model in session.catalog.models
-        if wanted in " ".join((model.id, model.name, model.family, model.developer)).lower()
-        and (task is None or suits(model, task))
-        and licensed(model, licences)
-    )
+def list_models(session: Session, filters: Filters, task: Task | None = None) -> Report:
+    """Models that pass ``filters`` and are made for ``task``, by family and size."""
+    if task is not None:
+        filters = replace(filters, suits=lambda model: suits(model, task))
+    found = listed(session.catalog, filters)
     steps = [f"fitcheck catalog show {found[0].id}"] if found else ["fitcheck catalog list"]
     notes = session.catalog.warnings
     return session.report("catalog_list", f"{len(found)} models", models=found, notes=notes, next_steps=tuple(steps))
