@@ -63,13 +63,18 @@ def _rows(names: str, row: Architecture) -> dict[str, Architecture]:
 
 
 _PLAIN = (
-    "llama mistral3 granite granitemoe internlm2 minicpm smollm3 ernie4_5 ernie4_5-moe orion xverse llada arcee deci"
+    "llama mistral3 granite granitemoe internlm2 minicpm smollm3 ernie4_5 orion xverse llada arcee deci"
 )
 _MLA = "deepseek2 deepseek32 glm-dsa mistral4"
 
 ARCHITECTURES: dict[str, Architecture] = {
     **_rows(_PLAIN, Architecture()),
     **_rows(_MLA, Architecture()),
+    "apertus": Architecture(qk_norm="per_head", gated=False),
+    "bitnet": Architecture(norms=4),
+    "exaone": Architecture(),
+    "nanbeige": Architecture(),
+    "ernie4_5-moe": Architecture(router_bias=True),
     "arcee": Architecture(gated=False),
     "nemotron": Architecture(gated=False, norm_factor=2),
     "qwen2": Architecture(bias="qkv"),
