@@ -73,7 +73,7 @@ def make(rows: Sequence[Measured]) -> SpeedModel:
 def spreads(outcomes: Sequence[Outcome]) -> dict[str, Spread]:
     """test/backend -> the interval of ln(actual time / likely time), as a new source would see it."""
     found: dict[str, Spread] = {}
-    for test in ("decode", "prefill"):
+    for test in sorted({outcome.row.test for outcome in outcomes}):
         cells = cell_errors([outcome for outcome in outcomes if outcome.row.test == test])
         gpu = [item for item in cells if item[0] not in ("cpu", "llamafile")]
         common = _quantiles([item[1:] for item in gpu])

@@ -28,6 +28,7 @@ from fitcheck.types import (
     FlashAttention,
     LayerBytes,
     Machine,
+    MixtureOfExperts,
     Model,
     Origin,
     Placement,
@@ -75,6 +76,12 @@ class Measured(Struct, frozen=True):
     def on_cpu(self) -> bool:
         """Whether the processor computed it."""
         return self.backend == "cpu"
+
+    @property
+    def is_moe(self) -> bool:
+        """Whether a token reads only some of the experts."""
+        shape = self.model.shape
+        return shape is not None and any(isinstance(kind.ffn, MixtureOfExperts) for kind in shape.kinds)
 
     def running(self, speed_model: SpeedModel) -> Running:
         """What ran where, as the estimator sees it."""

@@ -22,10 +22,12 @@ SOURCE_POWER = 0.3  # a source of n cells counts n ** -0.3 per cell: not n times
 
 
 class Outcome(NamedTuple):
-    """A measurement and ln(predicted speed / measured speed)."""
+    """A measurement, ln(predicted speed / measured speed), and the parameters that predicted it."""
 
     row: Measured
     error: float
+    fold: str
+    parameters: dict[str, float]
 
 
 def weights(rows: Sequence[Measured]) -> list[float]:
@@ -82,7 +84,8 @@ def left_out(
         parameters = fitted([rows[i] for i in keep], [terms[i] for i in keep], [counts[i] for i in keep], model)
         for row, row_terms, is_inside in zip(rows, terms, inside, strict=True):
             if is_inside:
-                outcomes.append(Outcome(row, log(row.seconds / total_seconds(row_terms, parameters))))
+                error = log(row.seconds / total_seconds(row_terms, parameters))
+                outcomes.append(Outcome(row, error, fold, parameters))
     return outcomes
 
 
