@@ -259,13 +259,15 @@ def _cpu(facts: _Facts, processor: Processor | None) -> Cpu | None:
 def _row(chip: str, facts: _Facts, cpus: CpuTable) -> GpuRow | None:
     """The row with this many GPU cores; where they are not known, one sold with these CPU cores and this memory."""
     rows = tuple(row for row in load_gpus() if chip in (row.name, *row.driver_names))
-    if facts.gpu_cores is None and facts.performance is not None:
+    if facts.gpu_cores is not None:
+        rows = tuple(row for row in rows if row.cores == facts.gpu_cores) or rows
+    elif facts.performance is not None:
         platform = next((row for row in cpus.platforms if row.name == chip), None)
         matching = tuple(
             row for row in rows if platform and processor_of(platform, row.name).performance_cores == facts.performance
         )
         rows = matching or rows
-    return find_gpu(rows, name=chip, cores=facts.gpu_cores, memory_bytes=facts.ram_bytes)
+    return find_gpu(rows, name=chip, memory_bytes=facts.ram_bytes)
 
 
 def _rate(row: GpuRow) -> Rate:

@@ -311,7 +311,7 @@ def find_cpu(name: str, table: CpuTable | None = None) -> Processor | None:
         if match is not None:
             model = next((group for group in match.groups() if group), "")
             return processor_of(row, model, name)
-        if any(fold_cpu_name(alias) == wanted for alias in row.aliases):
+        if wanted in row.aliases:
             return processor_of(row, wanted, name)
     return None
 

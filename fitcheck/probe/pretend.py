@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cached_property
 
 from msgspec import Struct, structs
 
@@ -73,9 +74,11 @@ def pretend(
     ram_bytes: int | None = None,
     vram_bytes: int | None = None,
     bandwidth_per_s: float | None = None,
+    tables: Tables | None = None,
 ) -> Machine:
     """The machine that ``text`` names. ``ram_bytes`` and ``vram_bytes`` (of each card) replace what is named or
-    assumed, ``bandwidth_per_s`` that of the cards, or of the RAM where there is no card.
+    assumed, ``bandwidth_per_s`` that of the cards, or of the RAM where there is no card. ``tables`` are for who
+    pretends many machines.
 
     Raises FitcheckError: ``unknown_hardware``, ``ambiguous_hardware`` (its hint lists the candidates).
     """
@@ -83,7 +86,8 @@ def pretend(
         raise FitcheckError("unknown_hardware", "no hardware is named", 'write it like --on "RTX 4090"')
     if text.strip().lower() == "cpu":
         text = _HOSTS["desktop"]
-    gpus, cpus = _GpuNames(load_gpus()), load_cpus()
+    tables = tables or Tables()
+    gpus, cpus = tables.gpus, tables.cpus
     cards: list[tuple[GpuRow, _Part]] = []
     processors: list[tuple[Processor, _Part]] = []
     ram_gib: float | None = None
@@ -192,20 +196,23 @@ def _part(text: str) -> _Part:
     )
 
 
-_DROPPED = re.compile(
-    r"\((?:r|tm|c)\)|[®™©]|\b(?:nvidia|amd|ati|intel|apple|geforce|radeon|instinct|tesla|gpu|graphics|generation|card"
-    r"|founders|edition|series|hbm\d?e?|core)\b"
-)
-_LAPTOP = re.compile(r"\b(?:mobile|notebook)\b")
-_SXM = re.compile(r"\bsxm\d\b")
+_WORD = re.compile(r"sxm\d?|hbm\d?e?|[a-z]+|\d+|\+")
+_DROPPED_WORDS = {
+    "r", "tm", "nvidia", "amd", "ati", "intel", "apple", "geforce", "radeon", "instinct", "tesla", "gpu", "graphics",
+    "generation", "card", "founders", "edition", "series", "core",
+}  # fmt: skip
+_SAME_WORDS = {"mobile": "laptop", "notebook": "laptop", "g": "gb", "gib": "gb"}
 _WEAK = re.compile(r"^(?:rtx|gtx|gt|rx|arc|quadro)(?=[a-z]?\d)")
 
 
 def _fold(text: str) -> str:
     """A spelling reduced to what tells cards apart: ``NVIDIA GeForce RTX 4090 Mobile`` -> ``rtx4090laptop``."""
-    lower = re.sub(r"(?<=[a-z])-(?=\d)|(?<=\d)-(?=[a-z])|_", " ", text.lower())
-    lower = _SXM.sub("sxm", _LAPTOP.sub("laptop", _DROPPED.sub(" ", lower)))
-    return re.sub(r"(?<=\d)gi?b?\b", "gb", re.sub(r"[^a-z0-9+]+", " ", lower)).replace(" ", "")
+    words = _WORD.findall(text.lower())
+    return "".join(
+        "sxm" if word.startswith("sxm") else _SAME_WORDS.get(word, word)
+        for word in words
+        if word not in _DROPPED_WORDS and not word.startswith("hbm")
+    )
 
 
 def _spellings(row: GpuRow) -> tuple[str, ...]:
@@ -229,15 +236,28 @@ def _processor(text: str, cpus: CpuTable) -> Processor | None:
 
 
 class _GpuNames:
-    """Every spelling of every row, folded once."""
+    """Every spelling of every row, folded when first needed."""
 
     def __init__(self, rows: tuple[GpuRow, ...]) -> None:
         self.rows = rows
         self.full = {name.lower(): row for row in rows for name in (row.name, f"{row.vendor.value} {row.name}")}
-        self.folded: dict[str, list[GpuRow]] = {}
-        for row in rows:
-            for spelling in dict.fromkeys(_fold(name) for name in _spellings(row)):
-                self.folded.setdefault(spelling, []).append(row)
+
+    @cached_property
+    def folded(self) -> dict[str, list[GpuRow]]:
+        """Rows by folded spelling."""
+        folded: dict[str, list[GpuRow]] = {}
+        for row in self.rows:
+            for spelling in {_fold(name) for name in _spellings(row)}:
+                folded.setdefault(spelling, []).append(row)
+        return folded
+
+    @cached_property
+    def short(self) -> dict[str, list[GpuRow]]:
+        """Rows by folded spelling without the letters of their series: "4090"."""
+        short: dict[str, dict[str, GpuRow]] = {}
+        for spelling, rows in self.folded.items():
+            short.setdefault(_WEAK.sub("", spelling), {}).update({row.name: row for row in rows})
+        return {spelling: list(rows.values()) for spelling, rows in short.items()}
 
     def find(self, text: str) -> list[GpuRow]:
         """Rows that a text may mean: by full name, by what tells cards apart, then without the series' letters."""
@@ -248,8 +268,14 @@ class _GpuNames:
         found = self.folded.get(wanted, []) if wanted else []
         if found or not re.search(r"\d{3}|[a-z]\d", wanted):
             return found
-        short = [row for spelling, rows in self.folded.items() if _WEAK.sub("", spelling) == wanted for row in rows]
-        return list({row.name: row for row in short}.values())
+        return self.short.get(wanted, [])
+
+
+class Tables:
+    """The tables of GPUs and processors, read and folded once."""
+
+    def __init__(self) -> None:
+        self.gpus, self.cpus = _GpuNames(load_gpus()), load_cpus()
 
 
 def _gpu(part: _Part, names: _GpuNames) -> GpuRow | None:

@@ -11,10 +11,11 @@ from fitcheck.probe import probe
 from fitcheck.probe.capture import CaptureHost
 from fitcheck.probe.hardware import load_gpus
 from fitcheck.probe.host import LiveHost
-from fitcheck.probe.pretend import pretend
+from fitcheck.probe.pretend import Tables, pretend
 from fitcheck.types import Backend, Machine, Origin
 
 GIB = 1024**3
+TABLES = Tables()
 
 #: What people type -> the row that it means; None: two cards share the name and fitcheck asks; "": no such thing.
 SPELLINGS = {
@@ -72,7 +73,7 @@ SPELLINGS = {
 @pytest.mark.parametrize(("text", "expected"), SPELLINGS.items())
 def test_spellings_mean_what_people_mean_or_ask(text: str, expected: str | None) -> None:
     try:
-        machine = pretend(text)
+        machine = pretend(text, tables=TABLES)
     except FitcheckError as error:
         assert {"ambiguous_hardware": None, "unknown_hardware": ""}[error.code] == expected, error.message
         assert expected is not None or "GB/s" in error.message
@@ -86,7 +87,7 @@ def test_a_hundred_spellings_are_held() -> None:
 
 @pytest.mark.parametrize("name", [row.name for row in load_gpus()])
 def test_every_row_is_pretended_by_its_own_name(name: str) -> None:
-    assert pretend(name).accelerators[0].catalog_name == name
+    assert pretend(name, tables=TABLES).accelerators[0].catalog_name == name
 
 
 def test_the_candidates_of_an_ambiguous_name_are_listed() -> None:
@@ -234,6 +235,6 @@ def test_every_name_of_the_published_measurements_is_a_machine() -> None:
     names = (Path(__file__).parent / "measured_hardware.txt").read_text(encoding="utf-8").splitlines()
     assert len(names) > 350
     for name in names:
-        machine = pretend(name)
+        machine = pretend(name, tables=TABLES)
         pools = [card.pool for card in machine.accelerators] or [machine.ram]
         assert all(pool.bandwidth is not None and pool.bandwidth.per_s > 1e9 for pool in pools), name
