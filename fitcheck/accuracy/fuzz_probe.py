@@ -156,7 +156,7 @@ def check(host: CaptureHost) -> Machine:
     for number in _numbers(machine):
         assert math.isfinite(number), "not finite"
         assert number >= 0, f"negative: {number}"
-    failed = [problem.message for problem in machine.problems if "probe failed" in problem.message]
+    failed = [problem.message for problem in machine.problems if " probe " in problem.message]
     assert not failed, failed
     assert msgspec.json.decode(msgspec.json.encode(machine), type=Machine) == machine
     return machine

@@ -19,6 +19,7 @@ from fitcheck.units import format_rate
 
 _LONGEST_TEXT = 400
 _REPORT_HINT = "record the evidence with fitcheck machine --capture FOLDER and report it"
+_HANG_HINT = "try again; if it stays so, a driver or a disk hangs: look at the end of dmesg"
 _MEASURE_DEADLINE_S = 1.5
 
 #: Parts that look for accelerators, by system: the module of this package whose ``probe_<name>`` is asked.
@@ -53,12 +54,12 @@ class _System(Struct, frozen=True):
 
 
 class _Part:
-    """One question in a thread of its own. ``answer`` is None until there is one, and after a failure."""
+    """One question in a thread of its own. ``answer`` is None until there is one, and after a failure or a hang."""
 
     def __init__(self, name: str, ask: Callable[[], object]) -> None:
         self.name = name
         self.answer: object = None
-        self.failure = ""
+        self.failure: Problem | None = None
         self._ask = ask
         self._thread = Thread(target=self._run, name=f"probe {name}", daemon=True)
         self._thread.start()
@@ -67,20 +68,16 @@ class _Part:
         try:
             self.answer = self._ask()
         except Exception as error:  # noqa: BLE001 - the one collector: a broken part must not stop the others
-            self.failure = f"{type(error).__name__}: {error}"
+            message = f"the {self.name} probe failed: {type(error).__name__}: {error}"
+            self.failure = Problem(self.name, message, _REPORT_HINT)
 
     def wait(self, until: float) -> object:
         """The answer, None if there is none by then (``monotonic`` seconds)."""
         self._thread.join(max(0.0, until - monotonic()))
         if self._thread.is_alive():
-            self.failure = "no answer within the deadline"
+            self.failure = Problem(self.name, f"the {self.name} probe did not answer in time", _HANG_HINT)
             return None
         return self.answer
-
-    def problems(self) -> tuple[Problem, ...]:
-        if not self.failure:
-            return ()
-        return (Problem(self.name, f"the {self.name} probe failed: {self.failure}", _REPORT_HINT),)
 
 
 class Probing:
@@ -89,7 +86,6 @@ class Probing:
     def __init__(self, host: Host, deadline_s: float, bandwidth: bool) -> None:
         self._host = host
         self._until = monotonic() + deadline_s
-        self._deadline_s = deadline_s
         self._speed: _Part | None = None
         self._system = _Part("system", lambda: self._read_system(bandwidth))
         self._disk = _Part("disk", lambda: _read_disk(host))
@@ -112,7 +108,7 @@ class Probing:
             system if isinstance(system, _System) else _System(Found(), Limits(), None),
             founds,
             disk if isinstance(disk, _Disk) else _Disk(),
-            tuple(problem for part in parts for problem in part.problems()),
+            tuple(part.failure for part in parts if part.failure),
         )
         return _printable(self._with_bandwidth(machine))
 
