@@ -71,16 +71,15 @@ def _writes_unicode(stream: TextIO | None, environ: Mapping[str, str]) -> bool:
 
 def draw(document: Document, terminal: Terminal) -> str:
     """The document as text for this terminal. Lines end in a newline; no line of a table is wider than the terminal."""
-    lines = [_cleaned(spans, terminal.unicode) for spans in _lay_out(document, terminal.width)]
+    lines = list(_lay_out(document, terminal.width))
     if not terminal.color:
         return "".join("".join(span.text for span in spans).rstrip() + "\n" for spans in lines)
     return _colored(lines)
 
 
-def _cleaned(spans: tuple[Span, ...], unicode: bool) -> tuple[Span, ...]:
-    if unicode:
-        return spans
-    return tuple(Span(span.text.translate(ASCII).encode("ascii", "replace").decode(), span.style) for span in spans)
+def in_ascii(text: str) -> str:
+    """The text for a terminal that has no other characters."""
+    return text.translate(ASCII).encode("ascii", "replace").decode()
 
 
 def _colored(lines: list[tuple[Span, ...]]) -> str:

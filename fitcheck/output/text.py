@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from fitcheck.output.terminal import Terminal
+from fitcheck.output.document import Document, clean
+from fitcheck.output.terminal import Terminal, draw, in_ascii
 from fitcheck.types import Report
 
 
@@ -14,11 +15,14 @@ def render(report: Report, terminal: Terminal, form: str = "text", quiet: bool =
         return str(import_module(f"fitcheck.output.{form}").draw(report))
     view = import_module(f"fitcheck.output.views.{report.command.partition('_')[0]}")
     if quiet:
-        from fitcheck.output.document import clean
-
         only = clean(view.quiet(report))
-        return only + "\n" if only else ""
-    document = view.document(report, verbose)
+        text = only + "\n" if only else ""
+    else:
+        text = _drawn(view.document(report, verbose), terminal, form)
+    return text if terminal.unicode else in_ascii(text)
+
+
+def _drawn(document: Document, terminal: Terminal, form: str) -> str:
     if form == "markdown":
         from fitcheck.output.markdown import draw as draw_markdown
 
@@ -27,6 +31,4 @@ def render(report: Report, terminal: Terminal, form: str = "text", quiet: bool =
         from fitcheck.output.tsv import draw as draw_tsv
 
         return draw_tsv(document)
-    from fitcheck.output.terminal import draw
-
     return draw(document, terminal)
