@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from fitcheck.catalog import Catalog
 from fitcheck.errors import FitcheckError
 from fitcheck.types import Model
@@ -20,7 +22,10 @@ def resolve(text: str, catalog: Catalog) -> Model:
     Raises FitcheckError: ``unknown_model``, ``ambiguous_model``, ``unreadable_file``, ``network``, ``not_found``,
     ``gated``, ``rate_limited``, ``offline``.
     """
-    text = text.strip()
+    return enriched(_resolve(text.strip(), catalog), catalog)
+
+
+def _resolve(text: str, catalog: Catalog) -> Model:
     if len(text) > MAX_TEXT or not text.isprintable():
         raise FitcheckError(
             "unknown_model", "the name is too long or holds control characters", "fitcheck catalog list"
@@ -36,6 +41,45 @@ def resolve(text: str, catalog: Catalog) -> Model:
     if _looks_like_path(text):
         return from_path(Path(text).expanduser())
     return _named(text, catalog)
+
+
+def enriched(model: Model, catalog: Catalog) -> Model:
+    """A model read from a file, with what the catalog knows about it beyond its header: licence, scores, abilities.
+
+    The row must have the same architecture and, within 2 %, the same parameters.
+    """
+    if model.path is None:
+        return model
+    row = _row_of(model, catalog)
+    if row is None:
+        return model
+    return replace(
+        model,
+        family=row.family or model.family,
+        developer=row.developer or model.developer,
+        hub_repo=model.hub_repo or row.hub_repo,
+        licence=row.licence or model.licence,
+        openness=row.openness,
+        released=row.released,
+        abilities=row.abilities,
+        benchmarks=row.benchmarks,
+        context_extended_tokens=row.context_extended_tokens,
+    )
+
+
+def _row_of(model: Model, catalog: Catalog) -> Model | None:
+    from fitcheck.catalog import names
+
+    for text in dict.fromkeys((model.hub_repo or "", model.name, model.id)):
+        if not text:
+            continue
+        try:
+            row = names.find(text, catalog)
+        except FitcheckError:
+            continue
+        if row.architecture == model.architecture and abs(row.params - model.params) <= 0.02 * row.params:
+            return row
+    return None
 
 
 def _looks_like_path(text: str) -> bool:

@@ -70,14 +70,21 @@ def add(folder: Path, ref: str, model: Model) -> Model:
     if problem:
         raise FitcheckError("storage", problem, f"mend or remove {folder / FILE}")
     kept = [row for row in rows if row.model.id != model.id]
-    _write(folder, [*kept, Row(ref, model)], bad)
+    left = [row for row in bad if _ref_of(row) != ref]
+    _write(folder, [*kept, Row(_lasting(ref, model), model)], left)
     return model
+
+
+def _lasting(ref: str, model: Model) -> str:
+    """``ref``, such that it means the same in every folder."""
+    is_path = model.path is not None and not model.path.startswith("hf:") and Path(model.path).exists()
+    return str(Path(model.path or ref).absolute()) if is_path else ref
 
 
 def remove(folder: Path, name: str) -> Model:
     """Forget a model by its id or by what was typed to add it. Raises FitcheckError (``unknown_model``)."""
     rows, bad, problem = _read(folder)
-    found = [row for row in rows if name in (row.model.id, row.ref)]
+    found = [row for row in rows if name in (row.model.id, row.ref) or row.ref == str(Path(name).absolute())]
     if problem or not found:
         known = ", ".join(row.model.id for row in rows[:5]) or "none"
         raise FitcheckError("unknown_model", f"not one of your own models: {clean(name)}", f"your own models: {known}")
@@ -101,14 +108,6 @@ def _ref_of(bad: tuple[msgspec.Raw, str]) -> str:
         return msgspec.json.decode(bad[0], type=Only).ref
     except (msgspec.DecodeError, RecursionError):
         return ""
-
-
-def replace_all(folder: Path, rows: dict[str, Model]) -> None:
-    """Write the refreshed models, by what was typed to add each; rows of other refs stay as they are."""
-    old, bad, _ = _read(folder)
-    kept = [row for row in old if row.ref not in rows]
-    left = [row for row in bad if _ref_of(row) not in rows]
-    _write(folder, [*kept, *(Row(ref, model) for ref, model in rows.items())], left)
 
 
 def _write(folder: Path, rows: list[Row], bad: list[tuple[msgspec.Raw, str]]) -> None:
