@@ -90,13 +90,14 @@ class Load:
 def load_of(
     shape: Shape, stored: Stored, settings: CacheSettings, table: Quantizations, layout: Layout = PLAIN
 ) -> Load:
-    """The load of a model in a quantisation and context."""
+    """The load of a model in a quantisation and context. A stack that is run several times has a cache per run."""
     caches = [layer_cache_bytes(kind, settings, shape.hidden_size, table, layout) for kind in shape.kinds]
     kinds = []
     for kind in stored.kinds:
         experts = kind.experts
         dense = (kind.mixer.host + kind.ffn.host, kind.mixer.gpu + kind.ffn.gpu)
-        kinds.append(LayerLoad(*dense, experts.host, experts.gpu, *caches[kind.kind], 1 if experts.file else 0))
+        host_kv, gpu_kv, state = (shape.num_loops * size for size in caches[kind.kind])
+        kinds.append(LayerLoad(*dense, experts.host, experts.gpu, host_kv, gpu_kv, state, 1 if experts.file else 0))
     return Load(tuple(kinds), stored)
 
 

@@ -322,7 +322,7 @@ def _count_values(kind: LayerTensors) -> int:
 def _place(shape: Shape, kinds: list[LayerTensors], layout: Layout) -> _Place:
     return _Place(
         layer=0,
-        n_layers=shape.n_layers + layout.prediction_layers,
+        n_layers=shape.n_layers * shape.num_loops + layout.prediction_layers,
         value=0,
         n_values=sum(_count_values(kinds[ord(letter) - 97]) for letter in shape.layers) + layout.prediction_layers,
         gqa=_gqa(shape, layout),

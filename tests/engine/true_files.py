@@ -1,0 +1,66 @@
+"""Sparse GGUF files of the catalog's models that llama.cpp itself loads: true shapes, no weights, no vocabulary.
+
+The tensors and sizes are those of ``tests/sources/true_shapes.py``; this adds the keys that the engine insists on and
+that no size depends on.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import gguf
+
+from fitcheck.types import Model, Shape
+
+SIGMOID = {"expert_gating_func": 2}
+SECTIONS = {"rope.dimension_sections": [11, 11, 10, 0]}
+SCALES = {"logit_scale": 1.0, "residual_scale": 1.0, "embedding_scale": 1.0, "attention.scale": 1.0}
+INDEXER = {"attention.indexer.top_k": 2048, **SIGMOID}
+KEYS: dict[str, dict[str, Any]] = {
+    "dots1": SIGMOID,
+    "minimax-m2": SIGMOID,
+    "exaone-moe": SIGMOID,
+    "deepseek32": INDEXER,
+    "glm-dsa": INDEXER,
+    "granite": SCALES,
+    "granitemoe": SCALES,
+    "cohere2": {"logit_scale": 1.0},
+    "cohere2moe": {"logit_scale": 1.0},
+    "qwen2vl": SECTIONS,
+    "qwen35": SECTIONS,
+    "qwen35moe": SECTIONS,
+    "llama4": {"interleave_moe_layer_step": 1},
+    "ernie4_5-moe": {"interleave_moe_layer_step": 1},
+    "gptneox": {"use_parallel_residual": True},
+}
+
+
+def _true_shapes() -> Any:
+    path = Path(__file__).parents[1] / "sources" / "true_shapes.py"
+    spec = importlib.util.spec_from_file_location("true_shapes_for_the_engine", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def write(model: Model, path: Path) -> Path:
+    """A BF16 file of the model."""
+    shapes = _true_shapes()
+    metadata, add = shapes._metadata, shapes._add
+
+    def with_keys(model: Model, shape: Shape) -> dict[str, Any]:
+        more = {f"{model.architecture}.{key}": value for key, value in KEYS.get(str(model.architecture), {}).items()}
+        return {**metadata(model, shape), **more, "tokenizer.ggml.model": "none"}
+
+    def add_any(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
+        if isinstance(value, str):
+            writer.add_string(key, value)
+        else:
+            add(writer, key, value)
+
+    shapes._metadata, shapes._add = with_keys, add_any
+    written: Path = shapes.write(model, path)
+    return written
