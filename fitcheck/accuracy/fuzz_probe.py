@@ -50,7 +50,10 @@ _ATTACHED = (
     "system_profiler-SPHardwareDataType.txt", "gpuinfo.txt", "ggml-metal.log", "df.txt", "lspci-vmmnD.txt",
     "additional-properties.json", "wmic-cpu.txt", "cpuid.txt", "dump.json", "sample.json", "dmesg.txt", "kstat.txt",
 )  # fmt: skip
-_QUERIES = ("nvml", "disk ~", "memory", "cores", "sysctl", "metal", "ioregistry", "registry", "smbios", "dxgi", "drm")
+_QUERIES = (
+    "nvml", "disk ~", "memory", "cores", "modules", "bandwidth 1 33554432 524288", "sysctl", "metal", "smbios", "dxgi",
+    "processors", r"registry HARDWARE\DESCRIPTION\System\CentralProcessor\0",
+)  # fmt: skip
 
 _POISON = (
     b"\x00", b"\xff\xfe", b"\x1b[31m", b"\x1b]0;title\x07", b"99999999999999999999999999", b"-1", b"1e309", b"nan",

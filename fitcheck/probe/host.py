@@ -30,16 +30,12 @@ QUERY_MODULES = {
     "modules": "memory_speed",  # -> {"MEMORY_DEVICE_0_CONFIGURED_SPEED_MTS": "5600", …}, where root may read it
     "bandwidth": "bandwidth",  # (threads, buffer bytes, chunk bytes) -> {"bytes_per_s": …}
     "cores": "cpu",  # -> {"physical": n, "logical": n}, where there is no /proc/cpuinfo
-    "sysctl": "apple",  # (name, …) -> {name: text}
-    "metal": "apple",
-    "ioregistry": "apple",
-    "registry": "windows",
-    "smbios": "windows",
-    "dxgi": "windows",
-    "processors": "windows",
-    "firmware": "windows",
-    "drm": "intel",
-    "vulkan": "vulkan",
+    "sysctl": "apple_calls",  # (name, …) -> {name: text}
+    "metal": "apple_calls",
+    "registry": "windows_calls",
+    "smbios": "windows_calls",
+    "dxgi": "windows_calls",
+    "processors": "windows_calls",
 }
 
 #: Where tools live that are often off PATH under sudo, ssh and services.
