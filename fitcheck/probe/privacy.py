@@ -72,10 +72,16 @@ def _scrubbed(value: object, words: tuple[tuple[re.Pattern[str], str], ...]) -> 
     if isinstance(value, str):
         return _scrub_text(value, words)
     if isinstance(value, dict):
-        return {_scrub_names(str(key), words): _scrubbed(item, words) for key, item in value.items()}
+        return {_scrub_key(str(key), words): _scrubbed(item, words) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_scrubbed(item, words) for item in value]
     return value
+
+
+def _scrub_key(key: str, words: tuple[tuple[re.Pattern[str], str], ...]) -> str:
+    """A path or a question, scrubbed as texts are, so that both still agree; the UUIDs in the registry's paths are those
+    of Windows' device classes, the same everywhere."""
+    return _scrub_names(key, words) if key.startswith("registry ") else _scrub_text(key, words)
 
 
 def _scrub_text(text: str, words: tuple[tuple[re.Pattern[str], str], ...]) -> str:
@@ -86,8 +92,7 @@ def _scrub_text(text: str, words: tuple[tuple[re.Pattern[str], str], ...]) -> st
 
 
 def _scrub_names(text: str, words: tuple[tuple[re.Pattern[str], str], ...]) -> str:
-    """Take out what names people, hosts and containers; all of it for the questions that were asked, which hold the
-    fixed UUIDs of Windows' device classes."""
+    """Take out what names people, hosts and containers."""
     for pattern, replacement in words:
         text = pattern.sub(replacement, text)
     return _LONG_ID.sub(lambda match: "0" * len(match[0]), text)
