@@ -1,7 +1,6 @@
 """What people type -> a model of the catalog.
 
-A name is read as words and numbers: ``Qwen3-30B-A3B-Instruct`` is the words qwen and instruct and the numbers 3, 30b
-and a3b. Two names are the same when their words and numbers are; spelling, order, separators, the publisher and the
+Two names are the same when their words and numbers are (see ``spelling``); order, separators, the publisher and the
 quantisation do not matter. The rules below go from strict to loose, and the first that finds anything decides: one
 model is the answer, several are an error that lists them. Nothing is guessed from letters that differ.
 """
@@ -9,7 +8,6 @@ model is the answer, several are an error that lists them. Nothing is guessed fr
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
@@ -18,47 +16,15 @@ from itertools import combinations
 from msgspec import Struct
 
 from fitcheck.catalog import Catalog
+from fitcheck.catalog.spelling import DETAIL, SIZE, Spelling, spell
 from fitcheck.errors import FitcheckError
 from fitcheck.types import Model
 
-MAX_NAME_LENGTH = 300
 MAX_SUGGESTIONS = 5
 _LIKE = 0.6  # how much of the letters two names must share for one to be suggested for the other
 
-_FILE_ENDING = re.compile(r"(?:-\d{5}-of-\d{5})?\.gguf$")
-_QUANTISATION = re.compile(
-    r"(?<![a-z0-9])(?:(?:ud[-_])?(?:i?q|tq)[1-8](?:[-_](?:k|[01]|xxs|xs|s|m|l|xl|nl))*|bf16|fp?16|fp?32|fp8|mxfp[48]|nvfp4"
-    r"|awq|gptq|exl[23]|mlx|(?:unsloth-)?bnb|nf4|[2-8]-?bit|int[48]|w[48]a(?:8|16)|qat|gguf|imatrix|i1|safetensors)(?![a-z0-9])"
-)
-_SPACED_UNIT = re.compile(r"(?<=\d)\s+(?:billion|bn|b)\b")
-_TOKEN = re.compile(
-    r"\d+x\d+(?:\.\d+)?b"  # 8x7b
-    r"|(?<![a-z])[ae]\d+(?:\.\d+)?[bm](?![a-z])"  # a3b: active parameters; e4b: effective ones
-    r"|(?<![a-z])v0\.\d+"
-    r"|\d+(?:\.\d+)*(?:[bmtke](?![a-z]))?"  # 3.1, 30b, 270m, 128k, 16e
-    r"|[a-z]+"
-)
-_SIZE = re.compile(r"(?:\d+x)?\d+(?:\.\d+)?[bmt]")
-_DETAIL = re.compile(r"a\d+(?:\.\d+)?[bm]|v0\.\d+|\d{4}|\d+k")  # active size, revision, year and month, context
 _ANSWERS_AT_ONCE = frozenset({"instruct", "chat", "it"})
 _ANSWERS_OTHERWISE = frozenset({"thinking", "think", "reasoning", "base"})
-_PLAIN_WORDS = frozenset({"instruct", "chat", "it", "hf", "model", "preview", "v"})
-
-
-class Spelling(Struct, frozen=True):
-    """A name as words and numbers, both in the order in which they were written."""
-
-    words: tuple[str, ...]
-    numbers: tuple[str, ...]
-
-    def plain(self) -> Spelling:
-        """Without the words that say only how a model is used."""
-        return Spelling(tuple(word for word in self.words if word not in _PLAIN_WORDS), self.numbers)
-
-    def without(self, words: Iterable[str]) -> Spelling:
-        """Without some words, unless nothing would be left."""
-        left = tuple(word for word in self.words if word not in words)
-        return Spelling(left, self.numbers) if left else self
 
 
 class Entry(Struct, frozen=True):
@@ -71,15 +37,6 @@ class Entry(Struct, frozen=True):
     spelling: Spelling
     publisher: frozenset[str]
     own: bool
-
-
-def spell(text: str) -> Spelling:
-    """Read a name; the quantisation and the file ending are left out."""
-    text = unicodedata.normalize("NFKC", text[:MAX_NAME_LENGTH]).casefold().replace("_", "-").replace("+", " plus ")
-    text = _QUANTISATION.sub(" ", _FILE_ENDING.sub(" ", text.strip()))
-    tokens = _TOKEN.findall(_SPACED_UNIT.sub("b", text))
-    words = tuple(token for token in tokens if token.isalpha())
-    return Spelling(words, tuple(token for token in tokens if not token.isalpha()))
 
 
 def names_of(model: Model) -> Iterator[str]:
@@ -220,7 +177,7 @@ def _named_in_part_for_use(asked: Spelling, entry: Entry) -> bool:
 def _part_of(mine: Spelling, other: Spelling) -> bool:
     if not _same_words(mine, other) or Counter(mine.numbers) - Counter(other.numbers):
         return False
-    return all(_DETAIL.fullmatch(number) or _SIZE.fullmatch(number) for number in _left_out(mine, other))
+    return all(DETAIL.fullmatch(number) or SIZE.fullmatch(number) for number in _left_out(mine, other))
 
 
 _RULES: tuple[Callable[[Spelling, Entry], bool], ...] = (
@@ -250,7 +207,7 @@ def _least_left_out(asked: Spelling, models: list[Model]) -> list[Model]:
 
     ``qwen3 235b`` is Qwen3-235B-A22B and not one of its later revisions; ``qwen3`` stays ambiguous.
     """
-    if len(models) < 2 or not any(_SIZE.fullmatch(number) for number in asked.numbers):
+    if len(models) < 2 or not any(SIZE.fullmatch(number) for number in asked.numbers):
         return models
     gaps = [(_gap(asked, model), model) for model in models]
     least = min(gap for gap, _ in gaps)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from fitcheck.catalog import Catalog, load
-from fitcheck.catalog.names import MAX_NAME_LENGTH, MAX_SUGGESTIONS, Names, find
+from fitcheck.catalog.names import MAX_SUGGESTIONS, Names, find
+from fitcheck.catalog.spelling import MAX_NAME_LENGTH
 from fitcheck.errors import FitcheckError
 
 HERE = Path(__file__).parent
