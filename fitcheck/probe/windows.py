@@ -267,9 +267,18 @@ def _pool(adapter: Adapter, row: GpuRow | None, unified: bool, useful: bool, ram
         total = adapter.own_bytes + adapter.shared_bytes
         free_ram = ram.usable_bytes if ram else adapter.shared_bytes
         usable = adapter.own_bytes + min(adapter.shared_bytes, free_ram)
-        return Pool(total, None, usable if useful else 0, (ram.bandwidth if ram else None) or rate)
+        return Pool(total, None, usable if useful else 0, _shared_rate(ram, rate))
     total = adapter.own_bytes or (row.memory_bytes if row else None) or 0
     return Pool(total, None, max(0, total - _KEPT_BYTES), rate)
+
+
+def _shared_rate(ram: Pool | None, in_table: Rate | None) -> Rate | None:
+    """The modules' rate, unless the firmware describes soldered memory so badly that it misses more than one of two
+    channels."""
+    told = ram.bandwidth if ram else None
+    if told is None or in_table is None:
+        return told or in_table
+    return told if told.per_s >= 0.5 * in_table.per_s else in_table
 
 
 # --------------------------------------------------------------------------------------------------------------------
