@@ -89,6 +89,7 @@ class Estimator:
         self._stored: dict[tuple[str, str], Stored] = {}
         self._weights: dict[tuple[str, str], Weights] = {}
         self._shapes: dict[str, Shape] = {}
+        self._flash: dict[tuple[str, ...], bool] = {}
         self._loads: dict[tuple[str, str, CacheSettings], Load] = {}
         self._computes: dict[tuple[object, ...], Compute] = {}
         self._gpus: dict[tuple[int, str], tuple[Machine, tuple[Gpu, ...]]] = {}
@@ -157,7 +158,7 @@ class Estimator:
         row = self._facts.runtimes.row(runtime)
         shape = self._shape(model)
         gpus = self._usable_gpus(machine, runtime, row)
-        flash = flash_attention(request, shape, gpus, row)
+        flash = self._flash_attention(model.id, request, shape, gpus, row)
         load = self._load(model, quant, request, flash, row.context_step)
         compute: Callable[[Split], Compute]
         plan: Callable[[Split], Compute] | None = None
@@ -238,6 +239,14 @@ class Estimator:
             disk_bytes=weights.file_bytes,
             exact=weights.exact and found.exact,
         )
+
+    def _flash_attention(self, model: str, request: Request, shape: Shape, gpus: tuple[Gpu, ...], row: Runtime) -> bool:
+        backend = gpus[0].backend if gpus else Backend.CPU
+        key = (model, request.flash_attention, request.kv_type_v, backend, row.source)
+        found = self._flash.get(key)
+        if found is None:
+            found = self._flash[key] = flash_attention(request, shape, backend, row)
+        return found
 
     def _shape(self, model: Model) -> Shape:
         found = self._shapes.get(model.id)
@@ -355,7 +364,7 @@ def context_of(model: Model, request: Request) -> int:
     return min(asked, longest) if longest else asked
 
 
-def flash_attention(request: Request, shape: Shape, gpus: tuple[Gpu, ...], row: Runtime) -> bool:
+def flash_attention(request: Request, shape: Shape, backend: Backend, row: Runtime) -> bool:
     """The setting that the engine resolves ``auto`` to: on, unless a head is of a size that the backend has no kernel
     for. A quantised V cache needs it on.
     """
@@ -363,9 +372,7 @@ def flash_attention(request: Request, shape: Shape, gpus: tuple[Gpu, ...], row: 
         return request.flash_attention is FlashAttention.ON
     if request.kv_type_v not in ("f16", "bf16", "f32"):
         return True
-    if not gpus:
-        return True
-    heads = row.flash_heads.get(gpus[0].backend.value)
+    heads = row.flash_heads.get(backend.value)
     return heads is None or all(size in heads for size in engines.head_sizes(shape))
 
 

@@ -31,6 +31,9 @@ class LayerLoad(NamedTuple):
     has_experts: int
 
 
+NO_LAYERS = LayerLoad(0, 0, 0, 0, 0, 0, 0, 0)
+
+
 class Need(NamedTuple):
     """Bytes that a placement needs on (host, first GPU, …), by part; ``expert_layers``: whose experts lie there."""
 
@@ -68,6 +71,17 @@ class Load:
         return LayerLoad(*(sum(map(int.__mul__, counts, column)) for column in zip(*self.kinds, strict=True)))
 
     @cached_property
+    def gpu_sums(self) -> tuple[list[int], list[int]]:
+        """Running sums of what layers take on a GPU: all but routed experts, and those."""
+        rest = [kind.gpu_dense + kind.gpu_kv + kind.state for kind in self.kinds]
+        experts = [kind.gpu_experts for kind in self.kinds]
+        numbers = [ord(letter) - 97 for letter in self.letters]
+        return (
+            list(accumulate((rest[number] for number in numbers), initial=0)),
+            list(accumulate((experts[number] for number in numbers), initial=0)),
+        )
+
+    @cached_property
     def _sums(self) -> tuple[list[int], ...]:
         """Running sums over layers, one list per field of ``LayerLoad``; the n-th entry is that of the first n."""
         layers = [self.kinds[ord(letter) - 97] for letter in self.letters]
@@ -77,14 +91,21 @@ class Load:
         """The sum over layers [first, last)."""
         if first == 0 and last == self.n_layers:
             return self.all_layers
+        if first == last:
+            return NO_LAYERS
         return LayerLoad(*(column[last] - column[first] for column in self._sums))
+
+    @cached_property
+    def least_of_layers(self) -> int:
+        """Bytes that the layers need at least, whatever the device."""
+        body = self.all_layers
+        return body.host_dense + body.host_experts + body.host_kv + body.state
 
     @property
     def least(self) -> int:
-        """Bytes that any placement needs, whatever the device: below it there is no need to look further."""
-        body = self.all_layers
+        """Bytes that any placement needs, whatever the device: with less there is no need to look further."""
         output = self.output if self.second_copy else self.beside_output
-        return body.host_dense + body.host_experts + body.host_kv + body.state + self.embedding + output.host
+        return self.least_of_layers + self.embedding + output.host
 
 
 def load_of(
@@ -130,6 +151,24 @@ def need_of(load: Load, ends: tuple[int, ...], output: int, cpu_expert_layers: i
     weights[0] += load.embedding
     weights[output] += _on(load.output if output or load.second_copy else load.beside_output, output)
     return Need(tuple(weights), tuple(kv), tuple(state), tuple(expert_layers))
+
+
+def gpus_hold(load: Load, ends: tuple[int, ...], output: int, cpu_expert_layers: int, room: tuple[int, ...]) -> bool:
+    """Whether each GPU has room for its share of weights, caches and states: ``need_of`` for GPUs alone, without the
+    parts. ``room`` in bytes, first GPU first.
+    """
+    rest, experts = load.gpu_sums
+    for device in range(1, len(ends)):
+        first, last = ends[device - 1], ends[device]
+        need = rest[last] - rest[first]
+        from_expert = max(first, min(last, cpu_expert_layers))
+        need += experts[last] - experts[from_expert]
+        need += load.each_device.gpu if last > first else 0
+        need += load.first_layer.gpu if first == 0 and last > 0 else 0
+        need += load.output.gpu if device == output else 0
+        if need > room[device - 1]:
+            return False
+    return True
 
 
 def _on(size: Bytes, device: int) -> int:

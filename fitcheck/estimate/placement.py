@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from fitcheck.estimate.memory import Load, need_of
+from fitcheck.estimate.memory import Load, gpus_hold, need_of
 from fitcheck.types import Accelerator, Backend, Machine, PlacementKind, Verdict
 
 
@@ -228,7 +228,9 @@ def _in_one_pool(host: Use, gpu: Use) -> Use:
 def best_candidate(ground: Ground) -> Candidate:
     """The placement that the engine would take; where nothing fits, the one that lacks least."""
     tried = []
-    if ground.gpus and PlacementKind.GPU in ground.allow:
+    room = sum(gpu.room_bytes for gpu in ground.gpus)
+    on_gpu = ground.gpus and PlacementKind.GPU in ground.allow
+    if on_gpu and ground.load.least_of_layers <= room:
         whole = _whole(ground)
         if whole.verdict is not Verdict.NO:
             return whole
@@ -239,8 +241,10 @@ def best_candidate(ground: Ground) -> Candidate:
             if split.verdict is not Verdict.NO:
                 return split
             tried.append(split)
-    if not tried or (PlacementKind.CPU in ground.allow and ground.has_cpu):
+    if PlacementKind.CPU in ground.allow and ground.has_cpu:
         tried.append(candidate(ground, cpu_split(ground.load.n_layers)))
+    if not tried:
+        tried.append(_whole(ground) if on_gpu else candidate(ground, cpu_split(ground.load.n_layers)))
     return max(tried, key=lambda found: (found.verdict is not Verdict.NO, min(use.left for use in found.uses)))
 
 
@@ -286,9 +290,14 @@ def _least_left(ground: Ground, split_with: Callable[[int], Split], most: int) -
     """The split with the smallest number in [1, ``most``] whose GPUs keep the margin, None where none does."""
     load = ground.load
     room = _room(ground, split_with(most))
-    if not _gpus_hold(load, split_with(most), room):
+
+    def hold(count: int) -> bool:
+        split = split_with(count)
+        return gpus_hold(load, split.ends, split.output, split.cpu_expert_layers, room)
+
+    if not hold(most):
         return None
-    left = _first(lambda count: _gpus_hold(load, split_with(count), room), 1, most)
+    left = _first(hold, 1, most)
     found = _planned(ground, split_with(left))
     while left < most and any(use.left < ground.margin for use in found.uses[1:]):
         left += 1
@@ -300,12 +309,6 @@ def _room(ground: Ground, split: Split) -> tuple[int, ...]:
     """What each GPU has for weights and caches when it also keeps the margin free."""
     compute = ground.compute(split).bytes
     return tuple(gpu.room_bytes - ground.margin - compute[index] for index, gpu in enumerate(ground.gpus, start=1))
-
-
-def _gpus_hold(load: Load, split: Split, room: tuple[int, ...]) -> bool:
-    need = need_of(load, split.ends, split.output, split.cpu_expert_layers)
-    parts = zip(need.weights[1:], need.kv[1:], need.state[1:], room, strict=True)
-    return all(weights + kv + state <= most for weights, kv, state, most in parts)
 
 
 def _first(fits: Callable[[int], bool], low: int, high: int) -> int:
