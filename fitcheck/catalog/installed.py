@@ -105,6 +105,12 @@ def installed(stores: Stores | None = None) -> Installed:
     return Installed(tuple(models[name] for name in sorted(models)), tuple(problems))
 
 
+def find(name: str, stores: Stores | None = None) -> Model | None:
+    """The model that ``installed`` lists under ``name``; no other file is read. Raises FitcheckError."""
+    read = next((read for found, read in _all(stores or Stores()) if found.casefold() == name.casefold()), None)
+    return replace(read(), id=name) if read is not None else None
+
+
 Reader = Callable[[], Model]
 
 

@@ -18,7 +18,8 @@ MAX_TEXT = 4096
 def resolve(text: str, catalog: Catalog) -> Model:
     """The model that ``text`` names. Only ``hf:`` opens the network.
 
-    A catalog name wins over a file of the same name, unless it looks like a path (``./``, ``/``, ``~``, ``.gguf``).
+    A file's model has the text as its id, so that it can be typed again. A catalog name wins over a file of that name,
+    unless it looks like a path (``./``, ``/``, ``~``, ``.gguf``).
     Raises FitcheckError: ``unknown_model``, ``ambiguous_model``, ``unreadable_file``, ``network``, ``not_found``,
     ``gated``, ``rate_limited``, ``offline``.
     """
@@ -26,10 +27,9 @@ def resolve(text: str, catalog: Catalog) -> Model:
 
 
 def _resolve(text: str, catalog: Catalog) -> Model:
-    if len(text) > MAX_TEXT or not text.isprintable():
-        raise FitcheckError(
-            "unknown_model", "the name is too long or holds control characters", "fitcheck catalog list"
-        )
+    if not 0 < len(text) <= MAX_TEXT or not text.isprintable():
+        why = "a model's name is empty, too long or holds control characters"
+        raise FitcheckError("unknown_model", why, "fitcheck catalog list")
     if text.startswith(HUB):
         from fitcheck.catalog.hub import Hub
 
@@ -39,7 +39,7 @@ def _resolve(text: str, catalog: Catalog) -> Model:
 
         return ollama_model(text.removeprefix(OLLAMA))
     if _looks_like_path(text):
-        return from_path(Path(text).expanduser())
+        return replace(from_path(Path(text).expanduser()), id=text)
     return _named(text, catalog)
 
 
@@ -92,9 +92,16 @@ def _named(text: str, catalog: Catalog) -> Model:
     try:
         return names.find(text, catalog)
     except FitcheckError as error:
-        if error.code == "unknown_model" and Path(text).exists():
-            return from_path(Path(text))
-        raise
+        if error.code != "unknown_model":
+            raise
+        if Path(text).exists():
+            return replace(from_path(Path(text)), id=text)
+        from fitcheck.catalog.installed import find
+
+        model = find(text)
+        if model is None:
+            raise
+        return model
 
 
 def from_path(path: Path) -> Model:

@@ -65,14 +65,25 @@ def _read(folder: Path | None) -> tuple[list[Row], list[tuple[msgspec.Raw, str]]
 
 
 def add(folder: Path, ref: str, model: Model) -> Model:
-    """Keep ``model``, which ``ref`` resolved to; a row of the same id is replaced. Raises FitcheckError."""
+    """Keep ``model``, which ``ref`` resolved to, under a short id; a row of the same id is replaced.
+
+    Returns the row's model. Raises FitcheckError (``storage``).
+    """
     rows, bad, problem = _read(folder)
     if problem:
         raise FitcheckError("storage", problem, f"mend or remove {folder / FILE}")
+    model = msgspec.structs.replace(model, id=_short(model.id))
     kept = [row for row in rows if row.model.id != model.id]
     left = [row for row in bad if _ref_of(row) != ref]
     _write(folder, [*kept, Row(_lasting(ref, model), model)], left)
     return model
+
+
+def _short(name: str) -> str:
+    """A name to type instead of a path or a Hub reference, which would be read anew: ``qwen3-8b-q4_k_m``."""
+    if name.startswith("hf:"):
+        return name.removeprefix("hf:").split("/")[-1]
+    return Path(name).name.removesuffix(".gguf")
 
 
 def _lasting(ref: str, model: Model) -> str:

@@ -65,7 +65,7 @@ def test_at_least_sixty_architectures_are_compared() -> None:
 @pytest.mark.parametrize("architecture", sorted(ROWS))
 def test_a_file_needs_the_memory_of_its_catalog_row(architecture: str, tmp_path: Path, estimator: Estimator) -> None:
     row = ROWS[architecture]
-    model = model_from_file(true_shapes.write(row, tmp_path / "model.gguf"))
+    model = model_from_file(true_shapes.write(row, tmp_path / f"{architecture}.gguf"))
     assert (model.architecture, model.file_quant, model.context_tokens) == (architecture, "BF16", row.context_tokens)
     for gpu in (True, False):
         for context in (8192, None):

@@ -37,7 +37,17 @@ def test_a_folder_that_no_row_is_named_after_is_read(tmp_path: Path, monkeypatch
     (tmp_path / "my-own-thing").mkdir()
     files.write_sparse(tmp_path / "my-own-thing" / "w.gguf", *files.gguf_header(*files.small_llama()))
     monkeypatch.chdir(tmp_path)
-    assert resolve("my-own-thing", CATALOG).id == "w"
+    assert resolve("my-own-thing", CATALOG).id == "my-own-thing"
+    assert resolve("./my-own-thing/w.gguf", CATALOG).id == "./my-own-thing/w.gguf"
+
+
+def test_an_installed_model_is_found_by_the_name_that_the_scan_gave_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAMA_CACHE", str(tmp_path))
+    files.write_sparse(tmp_path / "org_Some-Thing-Q4_K_M.gguf", *files.gguf_header(*files.small_llama()))
+    model = resolve("org_some-thing-q4_k_m", CATALOG)
+    assert model.tensors is not None and model.id == "org_some-thing-q4_k_m"
 
 
 def test_a_folder_of_two_models_asks_which(tmp_path: Path) -> None:

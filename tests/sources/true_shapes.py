@@ -117,7 +117,8 @@ def _metadata(model: Model, shape: Shape) -> dict[str, Any]:
     for layer in layers:
         sizes |= _mixer_sizes(layer)
     if shape.no_lm_head:
-        sizes |= {"pooling_type": 1, "attention.causal": False}
+        pooling = shape.pooling or ("mean" if arch == "nomic-bert" else "cls")
+        sizes |= {"pooling_type": {"mean": 1, "cls": 2}[pooling], "attention.causal": False}
     if shape.num_loops > 1:
         sizes["num_loops"] = shape.num_loops
     if shape.per_layer_embedding_params:
