@@ -135,10 +135,8 @@ def _card_of_reply(reply: dict[str, object], driver: object) -> Card:
         memory_mhz=to_int(reply.get("memory_mhz")),
         pcie_generation=to_int(reply.get("pcie_generation")),
         pcie_width=to_int(reply.get("pcie_width")),
-        nvlinks=to_int(reply.get("nvlinks")) or 0,
         mig=to_int(reply.get("mig")) == 1,
         vgpu=reply.get("vgpu") is True,
-        driver_model=_text(reply.get("driver_model")),
         instances=tuple(_instance_of_reply(instance) for instance in _dicts(reply.get("instances"))),
     )
 
@@ -275,6 +273,9 @@ def _link(card: Card, row: GpuRow | None) -> Link | None:
 
 
 def _problems_of(card: Card, row: GpuRow | None, whole: Accelerator) -> Iterator[Problem]:
+    if not card.name and not card.total_bytes:
+        yield Problem("nvidia", "a GPU does not answer", "restart the machine; look into dmesg for Xid errors")
+        return
     if row is None:
         yield Problem(
             "nvidia",

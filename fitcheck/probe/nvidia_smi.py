@@ -19,7 +19,7 @@ _LARGEST_XML = 8 * MIB
 #: One unknown field makes the whole query fail, so the drivers from before 470 are asked the short one.
 _FIELDS = (
     "index,name,uuid,pci.bus_id,pci.device_id,memory.total,memory.reserved,memory.free,compute_cap,clocks.max.memory,"
-    "pcie.link.gen.max,pcie.link.width.max,mig.mode.current,driver_version,driver_model.current"
+    "pcie.link.gen.max,pcie.link.width.max,mig.mode.current,driver_version"
 )
 _OLD_FIELDS = "index,name,uuid,pci.bus_id,pci.device_id,memory.total,memory.free,clocks.max.memory,driver_version"
 
@@ -50,10 +50,8 @@ class Card(Struct, frozen=True):
     memory_mhz: int | None = None
     pcie_generation: int | None = None
     pcie_width: int | None = None
-    nvlinks: int = 0
     mig: bool = False
     vgpu: bool = False
-    driver_model: str | None = None
     instances: tuple[Instance, ...] = ()
 
 
@@ -126,7 +124,6 @@ def _card_of_row(row: dict[str, str]) -> Card:
         pcie_generation=number(row.get("pcie.link.gen.max")),
         pcie_width=number(row.get("pcie.link.width.max")),
         mig=row.get("mig.mode.current") == "Enabled",
-        driver_model=_known(row.get("driver_model.current")),
     )
 
 
@@ -169,7 +166,6 @@ def _card_of_element(gpu, driver: str | None) -> Card:  # type: ignore[no-untype
         pcie_width=number((text(f"{links}/link_widths/max_link_width") or "").replace("x", " ")),
         mig=(text("mig_mode/current_mig") or "").strip() == "Enabled",
         vgpu=(text("gpu_virtualization_mode/virtualization_mode") or "").strip() == "VGPU",
-        driver_model=_known(text("driver_model/current_dm")),
         instances=instances,
     )
 

@@ -109,7 +109,6 @@ def _speed(handle: object) -> dict[str, object]:
         "memory_mhz": _ask(pynvml.nvmlDeviceGetMaxClockInfo, handle, pynvml.NVML_CLOCK_MEM),
         "pcie_generation": _ask(pynvml.nvmlDeviceGetMaxPcieLinkGeneration, handle),
         "pcie_width": _ask(pynvml.nvmlDeviceGetMaxPcieLinkWidth, handle),
-        "nvlinks": sum(_ask(pynvml.nvmlDeviceGetNvLinkState, handle, link) == 1 for link in range(18)) or None,
     }
 
 
@@ -117,11 +116,9 @@ def _modes(handle: object) -> dict[str, object]:
     import pynvml
 
     mig = _ask(pynvml.nvmlDeviceGetMigMode, handle)
-    model = _ask(pynvml.nvmlDeviceGetCurrentDriverModel, handle)
     virtual = _ask(pynvml.nvmlDeviceGetVirtualizationMode, handle)
     return {
         "mig": mig[0] if isinstance(mig, (tuple, list)) and mig else None,
-        "driver_model": {0: "WDDM", 1: "TCC", 2: "MCDM"}.get(model) if isinstance(model, int) else None,
         "vgpu": virtual == getattr(pynvml, "NVML_GPU_VIRTUALIZATION_MODE_VGPU", 2) or None,
     }
 

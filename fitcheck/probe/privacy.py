@@ -79,8 +79,8 @@ def _scrubbed(value: object, words: tuple[tuple[re.Pattern[str], str], ...]) -> 
 
 
 def _scrub_key(key: str, words: tuple[tuple[re.Pattern[str], str], ...]) -> str:
-    """A path or a question, scrubbed as texts are, so that both still agree; the UUIDs in the registry's paths are those
-    of Windows' device classes, the same everywhere."""
+    """A path or a question, scrubbed as texts are, so that both still agree. The UUIDs in the registry's paths are
+    those of Windows' device classes, the same everywhere."""
     return _scrub_names(key, words) if key.startswith("registry ") else _scrub_text(key, words)
 
 

@@ -78,10 +78,6 @@ int nvmlDeviceGetMaxPcieLinkWidth(Device *device, unsigned *value) {
     *value = 16;
     return device->kind == 0 ? OK : NOT_SUPPORTED;
 }
-int nvmlDeviceGetNvLinkState(Device *device, unsigned link, unsigned *active) {
-    *active = 1;
-    return device->kind == 0 && link < 18 ? OK : NOT_SUPPORTED;
-}
 int nvmlDeviceGetMigMode(Device *device, unsigned *current, unsigned *pending) {
     *current = *pending = 1;
     return device->kind == 0 ? OK : NOT_SUPPORTED;

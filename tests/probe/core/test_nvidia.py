@@ -189,3 +189,9 @@ def test_pci_ids(device: str | int, expected: str) -> None:
 @pytest.mark.parametrize("device", ["[REDACTED]", "", None, "FFFFFFFFFF", 0])
 def test_no_pci_id(device: str | int | None) -> None:
     assert pci_id(device) is None
+
+
+def test_a_card_that_fell_off_the_bus_is_told() -> None:
+    found = probe_nvidia(CaptureHost({}, queries={"nvml": {"cards": [{"index": 0, "error": "GPU is lost"}]}}))
+    assert not any(card.usable for card in found.accelerators)
+    assert "does not answer" in found.problems[0].message

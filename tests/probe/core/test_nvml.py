@@ -46,7 +46,7 @@ def test_cards_and_instances_are_told(library: Path) -> None:
     assert reply["driver"] == "580.95.05"
     h100, gb10 = reply["cards"]
     assert h100["total_bytes"] == 81559 * MIB
-    assert (h100["bus_bits"], h100["memory_mhz"], h100["nvlinks"], h100["mig"]) == (5120, 2619, 18, 1)
+    assert (h100["bus_bits"], h100["memory_mhz"], h100["mig"]) == (5120, 2619, 1)
     assert [part["multiprocessors"] for part in h100["instances"]] == [60, 16]
     assert gb10["compute_capability"] == [12, 1]
     assert "total_bytes" not in gb10
