@@ -132,7 +132,7 @@ def test_an_estimate_is_near_the_score_that_was_hidden_and_rarely_above_it(
 
 
 def test_a_fine_tune_without_scores_is_not_better_than_its_base(models: dict[str, Model], qualities: Qualities) -> None:
-    for name in ("hermes-3-llama-3.1-8b", "ornith-1.5-9b", "hermes-4-70b"):
+    for name in ("hermes-3-llama-3.1-8b", "ornith-1.5-9b", "nextcoder-7b"):
         model = models[name]
         parent = models[model.derived_from or ""]
         standing = qualities.standing(model, Task.CHAT)
