@@ -67,9 +67,8 @@ def test_a_file_needs_the_memory_of_its_catalog_row(architecture: str, tmp_path:
     row = ROWS[architecture]
     model = model_from_file(true_shapes.write(row, tmp_path / f"{architecture}.gguf"))
     assert (model.architecture, model.file_quant, model.context_tokens) == (architecture, "BF16", row.context_tokens)
-    for gpu in (True, False):
-        for context in (8192, None):
-            request = Request(context_tokens=context, quant="BF16", runtime="llama.cpp")
-            found = estimator.estimate(model, machine(gpu), request)
-            expected = estimator.estimate(row, machine(gpu), request)
-            assert terms(found) == terms(expected)
+    for gpu, context in ((True, 8192), (False, None)):
+        request = Request(context_tokens=context, quant="BF16", runtime="llama.cpp")
+        found = estimator.estimate(model, machine(gpu), request)
+        expected = estimator.estimate(row, machine(gpu), request)
+        assert terms(found) == terms(expected)
