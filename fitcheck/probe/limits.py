@@ -123,18 +123,28 @@ def _own_path(host: Host, hierarchy: str) -> str | None:
 def _mounts(host: Host) -> dict[str, tuple[str, str]]:
     """Hierarchy (``cgroup2`` or the name of a controller) -> (mount point, the cgroup that is mounted there)."""
     mounts: dict[str, tuple[str, str]] = {}
-    for line in (host.read_text("/proc/self/mountinfo") or "").splitlines():
+    for kind, options, place, root in _mounted(host):
+        if kind == "cgroup2":
+            mounts.setdefault("cgroup2", (place, root))
+        elif kind == "cgroup":
+            for controller in options.split(","):
+                mounts.setdefault(controller, (place, root))
+    defaults = {"cgroup2": "/sys/fs/cgroup", "memory": "/sys/fs/cgroup/memory", "cpu": "/sys/fs/cgroup/cpu"}
+    return {name: (place, "/") for name, place in defaults.items()} | mounts
+
+
+def _mounted(host: Host) -> Iterator[tuple[str, str, str, str]]:
+    """(kind, options, mount point, what of the file system is mounted there) of every mount of this process."""
+    text = host.read_text("/proc/self/mountinfo")
+    for line in (text or "").splitlines():
         place, dash, kind = line.partition(" - ")
         fields, kinds = place.split(" "), kind.split(" ")
-        if not dash or len(fields) < 5 or len(kinds) < 3:
-            continue
-        if kinds[0] == "cgroup2":
-            mounts.setdefault("cgroup2", (fields[4], fields[3]))
-        elif kinds[0] == "cgroup":
-            for controller in kinds[2].split(","):
-                mounts.setdefault(controller, (fields[4], fields[3]))
-    defaults = {"cgroup2": "/sys/fs/cgroup", "memory": "/sys/fs/cgroup/memory", "cpu": "/sys/fs/cgroup/cpu"}
-    return {name: mounts.get(name, (place, "/")) for name, place in defaults.items()}
+        if dash and len(fields) >= 5 and len(kinds) >= 3:
+            yield kinds[0], kinds[2], fields[4], fields[3]
+    for line in (host.read_text("/proc/mounts") or "").splitlines() if text is None else ():
+        fields = line.split(" ")
+        if len(fields) >= 4:
+            yield fields[2], fields[3], fields[1], "/"
 
 
 def _folders(host: Host, mount: tuple[str, str], path: str) -> Iterator[str]:

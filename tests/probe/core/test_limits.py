@@ -110,3 +110,17 @@ def _make_group() -> Path | None:
         except OSError:
             continue
     return None
+
+
+def test_mounts_and_cpusets_are_found_in_the_older_list_of_mounts() -> None:
+    host = CaptureHost(
+        {
+            "/proc/mounts": b"cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\ncgroup /cg/mem cgroup rw,memory 0 0\n",
+            "/proc/self/cgroup": b"4:memory:/job\n0::/job\n",
+            "/sys/fs/cgroup/unified/job/cpuset.cpus.effective": b"2-3\n",
+            "/cg/mem/job/memory.limit_in_bytes": b"1073741824\n",
+        }
+    )
+    found = read_confinement(host)
+    assert found.cpus == (2, 3)
+    assert found.limits.memory_bytes == GIB
