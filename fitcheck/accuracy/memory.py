@@ -21,7 +21,7 @@ from fitcheck.catalog.gguf_shape import shape_from_gguf
 from fitcheck.estimate import tensors
 from fitcheck.estimate.buffers import BufferQuestion, compute_buffers, output_buffer_bytes
 from fitcheck.estimate.cache import CacheSettings, widest_value
-from fitcheck.estimate.memory import Load, load_of, need_of
+from fitcheck.estimate.memory import Load, caches_of, load_of, need_of
 from fitcheck.estimate.placement import Split, cpu_split, split_by
 from fitcheck.estimate.quantize import Quantizations, Stored, store, stored_shape, type_of, weights
 from fitcheck.types import Backend, Model
@@ -154,7 +154,7 @@ class Predictor:
         key = (model.id, row.quant)
         if key not in self._stored:
             self._stored[key] = store(model, row.quant, self._table)
-        return load_of(shape, self._stored[key], settings, self._table, layout)
+        return load_of(self._stored[key], caches_of(shape, settings, self._table, layout))
 
     def weights_and_context(self, load: Load, row: Row) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Bytes per device: weights, and caches with recurrent states."""

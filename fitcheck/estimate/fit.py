@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from fitcheck.estimate import runtimes as engines
 from fitcheck.estimate.buffers import BufferQuestion, compute_buffers
 from fitcheck.estimate.cache import CELL_STEP, CacheSettings, padded, widest_value
-from fitcheck.estimate.memory import Load, load_of
+from fitcheck.estimate.memory import Caches, Load, caches_of, load_of
 from fitcheck.estimate.placement import (
     Candidate,
     Compute,
@@ -90,6 +90,7 @@ class Estimator:
         self._weights: dict[tuple[str, str], Weights] = {}
         self._shapes: dict[str, Shape] = {}
         self._flash: dict[tuple[str, ...], bool] = {}
+        self._caches: dict[tuple[str, CacheSettings], Caches] = {}
         self._loads: dict[tuple[str, str, CacheSettings], Load] = {}
         self._computes: dict[tuple[object, ...], Compute] = {}
         self._gpus: dict[tuple[int, str], tuple[Machine, tuple[Gpu, ...]]] = {}
@@ -260,10 +261,12 @@ class Estimator:
         key = (model.id, quant, settings)
         found = self._loads.get(key)
         if found is None:
-            table = self._facts.quantizations
-            layout = table.layout(model.architecture)
-            found = load_of(shape, self.stored(model, quant), settings, table, layout)
-            self._loads[key] = found
+            caches = self._caches.get((model.id, settings))
+            if caches is None:
+                table = self._facts.quantizations
+                caches = caches_of(shape, settings, table, table.layout(model.architecture))
+                self._caches[model.id, settings] = caches
+            found = self._loads[key] = load_of(self.stored(model, quant), caches)
         return found
 
     def _compute(

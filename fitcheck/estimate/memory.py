@@ -108,17 +108,26 @@ class Load:
         return self.least_of_layers + self.embedding + output.host
 
 
-def load_of(
-    shape: Shape, stored: Stored, settings: CacheSettings, table: Quantizations, layout: Layout = PLAIN
-) -> Load:
-    """The load of a model in a quantisation and context. A stack that is run several times has a cache per run."""
-    caches = [layer_cache_bytes(kind, settings, shape.hidden_size, table, layout) for kind in shape.kinds]
+Caches = tuple[tuple[int, int, int], ...]  # of each kind of layer: KV on the host, KV on a GPU, recurrent state
+
+
+def caches_of(shape: Shape, settings: CacheSettings, table: Quantizations, layout: Layout = PLAIN) -> Caches:
+    """What a context costs per kind of layer. A stack that is run several times has a cache per run."""
+    found = []
+    for kind in shape.kinds:
+        host, gpu, state = layer_cache_bytes(kind, settings, shape.hidden_size, table, layout)
+        found.append((shape.num_loops * host, shape.num_loops * gpu, shape.num_loops * state))
+    return tuple(found)
+
+
+def load_of(stored: Stored, caches: Caches) -> Load:
+    """The load of a model in a quantisation and context."""
     kinds = []
     for kind in stored.kinds:
         experts = kind.experts
         dense = (kind.mixer.host + kind.ffn.host, kind.mixer.gpu + kind.ffn.gpu)
-        host_kv, gpu_kv, state = (shape.num_loops * size for size in caches[kind.kind])
-        kinds.append(LayerLoad(*dense, experts.host, experts.gpu, host_kv, gpu_kv, state, 1 if experts.file else 0))
+        has_experts = 1 if experts.file else 0
+        kinds.append(LayerLoad(*dense, experts.host, experts.gpu, *caches[kind.kind], has_experts))
     return Load(tuple(kinds), stored)
 
 

@@ -229,6 +229,8 @@ def best_candidate(ground: Ground) -> Candidate:
     """The placement that the engine would take; where nothing fits, the one that lacks least."""
     tried = []
     room = sum(gpu.room_bytes for gpu in ground.gpus)
+    if ground.plan is None and ground.load.least > ground.host_have + room:
+        ground = ground._replace(compute=_no_buffers)  # too large by far: how large its buffers are does not matter
     on_gpu = ground.gpus and PlacementKind.GPU in ground.allow
     if on_gpu and ground.load.least_of_layers <= room:
         whole = _whole(ground)
@@ -246,6 +248,10 @@ def best_candidate(ground: Ground) -> Candidate:
     if not tried:
         tried.append(_whole(ground) if on_gpu else candidate(ground, cpu_split(ground.load.n_layers)))
     return max(tried, key=lambda found: (found.verdict is not Verdict.NO, min(use.left for use in found.uses)))
+
+
+def _no_buffers(split: Split) -> Compute:
+    return Compute((0,) * len(split.ends), False)
 
 
 def _whole(ground: Ground) -> Candidate:

@@ -324,7 +324,8 @@ def _place(shape: Shape, kinds: list[LayerTensors], layout: Layout) -> _Place:
         layer=0,
         n_layers=shape.n_layers * shape.num_loops + layout.prediction_layers,
         value=0,
-        n_values=sum(_count_values(kinds[ord(letter) - 97]) for letter in shape.layers) + layout.prediction_layers,
+        n_values=sum(_count_values(kind) * shape.layers.count(chr(97 + i)) for i, kind in enumerate(kinds))
+        + layout.prediction_layers,
         gqa=_gqa(shape, layout),
         experts=_n_experts(shape),
         big_llama=layout.layers_of_70b == shape.n_layers and _gqa(shape, layout) > 1,
@@ -338,6 +339,7 @@ def _layers(shape: Shape, kinds: list[LayerTensors], typist: _Typist) -> tuple[t
     letters = []
     place = typist.place
     feed_forwards = 0
+    values = [_count_values(kind) for kind in kinds]
     for index, letter in enumerate(shape.layers):
         number = ord(letter) - 97
         kind = kinds[number]
@@ -348,7 +350,7 @@ def _layers(shape: Shape, kinds: list[LayerTensors], typist: _Typist) -> tuple[t
             made[treated] = found.setdefault(layer, chr(97 + len(found)))
         letters.append(made[treated])
         feed_forwards += bool(kind.ffn or kind.experts)
-        place.value += _count_values(kind)
+        place.value += values[number]
     return tuple(found), "".join(letters)
 
 
@@ -554,17 +556,14 @@ def type_of(model: Model, quant: str, table: Quantizations) -> Callable[[int, st
         return lambda layer, name: "f16"
     kinds = [tensors.layer_tensors(kind, shape, layout) for kind in shape.kinds]
     typist = _Typist(quant, mix, layout, table, _place(shape, kinds, layout))
-    values = feed_forwards = 0
-    places = []
-    for letter in shape.layers:
-        kind = kinds[ord(letter) - 97]
-        places.append((values, feed_forwards, kind))
-        values += _count_values(kind)
-        feed_forwards += bool(kind.ffn or kind.experts)
+    counts = [(_count_values(kind), bool(kind.ffn or kind.experts)) for kind in kinds]
+    numbers = [ord(letter) - 97 for letter in shape.layers]
 
     def found(layer: int, name: str) -> str:
-        typist.place.value, feed_forward, kind = places[layer]
-        typist.place.layer = layer if typist.place.experts else feed_forward
+        before = numbers[:layer]
+        typist.place.value = sum(counts[number][0] for number in before)
+        typist.place.layer = layer if typist.place.experts else sum(counts[number][1] for number in before)
+        kind = kinds[numbers[layer]]
         for matrix in kind.mixer + kind.ffn + kind.experts:
             if matrix.name == name:
                 return typist.type_of(matrix).lower()
