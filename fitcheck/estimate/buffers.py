@@ -14,7 +14,21 @@ from collections.abc import Callable
 from msgspec import Raw, Struct, field
 from msgspec.json import decode
 
-from fitcheck.types import Attention, Backend, DenseFeedForward, LatentAttention, MixtureOfExperts, Shape
+from fitcheck.types import (
+    Attention,
+    Backend,
+    CompressedAttention,
+    CountedMixer,
+    DenseFeedForward,
+    LatentAttention,
+    Layer,
+    Mamba1,
+    Mamba2,
+    Mixer,
+    MixtureOfExperts,
+    ParallelMixers,
+    Shape,
+)
 
 HOST = 0  # device number of the host in ``BufferQuestion.layer_devices`` and index of its bytes in the answer
 CONTEXT_STEP = 256  # tokens: the engine rounds contexts up to it
@@ -189,7 +203,7 @@ def upper_bound(question: BufferQuestion) -> ComputeBuffers:
     tokens = min(context, question.ubatch_tokens)
     outputs = min(tokens, question.outputs or tokens)
     d = shape.hidden_size
-    width = max((_layer_width(layer.mixer, layer.ffn, d, question) for layer in shape.kinds), default=0)
+    width = max((_layer_width(layer, d, question) for layer in shape.kinds), default=0)
     mask = context * tokens * (2 if question.flash_attention else 4) * 2
     full = 4 * tokens * width + mask + 4 * outputs * (shape.vocab_size + d) + 4 * d * tokens
     gpus = max(question.layer_devices, default=0)
@@ -200,18 +214,30 @@ def upper_bound(question: BufferQuestion) -> ComputeBuffers:
     return ComputeBuffers((copies * (8 * d * tokens + mask), *[on_gpu] * gpus), False)
 
 
-def _layer_width(mixer: object, ffn: object, d: int, question: BufferQuestion) -> int:
+def _layer_width(layer: Layer, d: int, question: BufferQuestion) -> int:
     """Numbers per token that a layer makes, none of them reused."""
-    width = 6 * d
-    scores = 0 if question.flash_attention else 2 * question.context_tokens
-    if isinstance(mixer, Attention):
-        width += mixer.n_heads * (4 * mixer.head_dim + scores)
-    elif isinstance(mixer, LatentAttention):
-        width += mixer.n_heads * (4 * (mixer.kv_lora_rank + mixer.qk_rope_head_dim) + scores)
-        if mixer.indexer:
-            width += 4 * question.context_tokens
+    ffn = layer.ffn
+    width = 16 * d + _mixer_width(layer.mixer, question) + 2 * layer.extra_params // d
     if isinstance(ffn, DenseFeedForward):
         width += 3 * ffn.intermediate_size
     elif isinstance(ffn, MixtureOfExperts):
         width += ffn.experts_per_token * (3 * ffn.moe_intermediate_size + d) + 3 * ffn.n_experts
     return width
+
+
+def _mixer_width(mixer: Mixer, question: BufferQuestion) -> int:
+    scores = 0 if question.flash_attention else 2 * question.context_tokens
+    if isinstance(mixer, Attention):
+        return mixer.n_heads * (4 * mixer.head_dim + scores)
+    if isinstance(mixer, LatentAttention):
+        seen = 4 * question.context_tokens if mixer.indexer else 0
+        return mixer.n_heads * (4 * (mixer.kv_lora_rank + mixer.qk_rope_head_dim) + scores) + seen
+    if isinstance(mixer, CompressedAttention):
+        return mixer.n_heads * (6 * mixer.head_dim + scores) + 4 * question.context_tokens
+    if isinstance(mixer, ParallelMixers):
+        return sum(_mixer_width(part, question) for part in mixer.parts)
+    if isinstance(mixer, CountedMixer):
+        return 4 * mixer.params // question.shape.hidden_size
+    if isinstance(mixer, (Mamba1, Mamba2)):
+        return 12 * mixer.d_inner + 4 * mixer.d_state * getattr(mixer, "n_groups", 1)
+    return 24 * question.shape.hidden_size  # linear attention and short convolutions
