@@ -198,7 +198,7 @@ class Qualities:
             return self._of_parent(model, parent)
         siblings = self._lineage(model)
         # few siblings say less about how far the lineage lies off the plane
-        offset = sum(sibling.offset for sibling in siblings) / (len(siblings) + 2)
+        offset = sum(sibling.offset for sibling in siblings) / (len(siblings) + 1)
         expected = self._plane.at(features(model)) + offset
         parts = [expected, *(value for _, value in proxies)]
         used = ["size, age and family", *(index for index, _ in proxies)]
