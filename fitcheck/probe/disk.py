@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fitcheck.probe.host import Host, to_int
 from fitcheck.types import Evidence
+from fitcheck.units import format_bytes
 
 #: Folders that engines and download tools were told to use, by variable.
 _FOLDER_VARIABLES = ("LLAMA_CACHE", "OLLAMA_MODELS", "HF_HOME", "XDG_CACHE_HOME")
@@ -15,12 +16,12 @@ def read_disk(host: Host) -> tuple[int | None, tuple[Evidence, ...]]:
         folder = host.environ(name)
         free = _free(host, folder) if folder else None
         if free is not None:
-            return free, (Evidence("disk.free", f"{free} bytes", f"${name}"),)
+            return free, (Evidence("disk.free", format_bytes(free), f"${name}"),)
     free = _free(host, "~")
     if free is not None:
-        return free, (Evidence("disk.free", f"{free} bytes", "home folder"),)
+        return free, (Evidence("disk.free", format_bytes(free), "home folder"),)
     free = _free_of_df(host.attached("df.txt"))
-    return free, (Evidence("disk.free", f"{free} bytes", "df"),) if free is not None else ()
+    return free, (Evidence("disk.free", format_bytes(free), "df"),) if free is not None else ()
 
 
 def query_disk(path: str) -> dict[str, int]:

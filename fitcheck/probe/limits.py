@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from fitcheck.probe.host import Host, clean, parse_cpu_list, to_int
 from fitcheck.types import Evidence, Limits
+from fitcheck.units import format_bytes
 
 _MOST_LEVELS = 32
 #: Marks of container engines in the path of a cgroup.
@@ -52,7 +53,7 @@ def read_confinement(host: Host) -> Confinement:
     allowed = _allowed_cpus(host)
     evidence = []
     if memory is not None:
-        evidence.append(Evidence("limits.memory", f"{memory.memory_bytes} bytes", memory.source))
+        evidence.append(Evidence("limits.memory", format_bytes(_memory_of(memory)), memory.source))
     if quota is not None:
         evidence.append(Evidence("limits.cpus", f"{quota.cpus:g}", quota.source))
     environment, sign = _environment(host)

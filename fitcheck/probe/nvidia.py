@@ -34,7 +34,8 @@ _REMEDIES = {
     15: ("a GPU does not answer any more", "restart the machine; look into dmesg for Xid errors"),
     18: ("the NVIDIA driver was updated and the old one still runs", "restart the machine"),
 }
-_MISMATCH = 18
+#: The same errors in the words of nvidia-smi.
+_SAYINGS = {"mismatch": 18, "communicate with the nvidia driver": 9, "permission": 4, "gpu is lost": 15}
 
 _VGPU_NAME = re.compile(r"^(?:NVIDIA |GRID )*(?P<card>[A-Z0-9][\w ]*?)-(?P<profile>\d{1,3}(?:-\d+)?[ABCQ](?:ME)?)$")
 
@@ -93,14 +94,20 @@ def _ask_driver(host: Host) -> _Answer:
         reported = cards_of_reports(host)
         if reported:
             return _Answer(reported, "another tool's report")
-    return _Answer(problems=tuple(_driver_problem(told, host.denied.get("nvidia-smi", ""))))
+    return _Answer(problems=tuple(_driver_problem(told, host.denied.get("nvidia-smi") or _recorded_failure(host))))
+
+
+def _recorded_failure(host: Host) -> str:
+    """What nvidia-smi printed on a recorded machine when it failed."""
+    printed = (host.attached("nvidia-smi.txt") or "")[:400]
+    return printed if re.search(r"failed|mismatch|couldn't communicate", printed, re.IGNORECASE) else ""
 
 
 def _driver_problem(told: dict[str, object], said: str) -> Iterator[Problem]:
     """The problem behind an error of the library, or behind what nvidia-smi printed when it failed."""
     code = to_int(told.get("error"))
-    if code is None and "mismatch" in said.lower():
-        code = _MISMATCH
+    if code is None:
+        code = next((known for words, known in _SAYINGS.items() if words in said.lower()), None)
     if code is None and not said:
         return
     message, hint = _REMEDIES.get(code or 0, ("the NVIDIA driver does not answer", "run nvidia-smi to see why"))

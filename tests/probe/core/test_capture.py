@@ -103,7 +103,10 @@ def test_links_out_of_a_capture_are_not_followed(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("model name : SECRET\n")
     (tmp_path / "capture/proc").mkdir(parents=True)
-    (tmp_path / "capture/proc/cpuinfo").symlink_to(secret)
+    try:
+        (tmp_path / "capture/proc/cpuinfo").symlink_to(secret)
+    except OSError:
+        pytest.skip("this system lets us make no link")
     assert "SECRET" not in replay(tmp_path / "capture").cpu.name
 
 

@@ -195,3 +195,19 @@ def test_a_card_that_fell_off_the_bus_is_told() -> None:
     found = probe_nvidia(CaptureHost({}, queries={"nvml": {"cards": [{"index": 0, "error": "GPU is lost"}]}}))
     assert not any(card.usable for card in found.accelerators)
     assert "does not answer" in found.problems[0].message
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.", "modprobe"),
+        ("Failed to initialize NVML: Driver/library version mismatch", "restart"),
+        ("NVIDIA-SMI has failed for reasons of its own", "nvidia-smi"),
+    ],
+)
+def test_what_the_tool_says_when_it_fails_becomes_a_hint(words: str, hint: str) -> None:
+    files = {"/proc/driver/nvidia/version": b"NVRM version: 550"}
+    by_capture = CaptureHost(files, attachments={"nvidia-smi.txt": words.encode()})
+    by_status = CaptureHost(files, denied={"nvidia-smi": f"exit 9: {words}"})
+    for host in (by_capture, by_status):
+        assert hint in probe_nvidia(host).problems[0].hint
