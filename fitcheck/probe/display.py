@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 
+import msgspec
 from msgspec import Struct
 
-from fitcheck.probe.hardware import pcie_link
 from fitcheck.probe.host import Host, to_int
 from fitcheck.types import Link
 
 _DRM = "/sys/class/drm"
 _PCI = "/sys/bus/pci/devices"
-_CARD = re.compile(r"card\d{1,4}")
+_CARD = r"card\d{1,4}"
 _PCIE_GENERATION = {"2.5": 1, "5": 2, "5.0": 2, "8.0": 3, "16.0": 4, "32.0": 5, "64.0": 6}
 
 
@@ -30,13 +30,36 @@ class DisplayDevice(Struct, frozen=True):
 
 def display_devices(host: Host, vendor: str) -> tuple[DisplayDevice, ...]:
     """The devices of one maker ("1002"), those of the rendering manager first, each once."""
-    cards = [name for name in host.list_dir(_DRM) if _CARD.fullmatch(name)]
+    cards = [name for name in host.list_dir(_DRM) if re.fullmatch(_CARD, name)]
     found = [_device(host, name, f"{_DRM}/{name}/device") for name in sorted(cards, key=len)[:64]]
     known = {device.address for device in found}
     for address in host.list_dir(_PCI)[:2048]:
         if address not in known and is_display(host, f"{_PCI}/{address}"):
             found.append(_device(host, "", f"{_PCI}/{address}"))
     return tuple(device for device in found if device.pci_id.startswith(f"{vendor}:"))
+
+
+def has_display(host: Host, vendor: str) -> bool:
+    """Whether a display device of this maker is on the bus."""
+    folders = [f"{_DRM}/{name}/device" for name in host.list_dir(_DRM) if name.startswith("card") and "-" not in name]
+    folders += [f"{_PCI}/{address}" for address in host.list_dir(_PCI)[:2048]]
+    return any(
+        _vendor(host, folder) == vendor and (folder.startswith(_DRM) or is_display(host, folder)) for folder in folders
+    )
+
+
+def _vendor(host: Host, folder: str) -> str:
+    told = _hex(host.read_text(f"{folder}/vendor", 64))
+    return told or _properties(host.read_text(f"{folder}/uevent", 4096)).get("PCI_ID", "")[:4].lower()
+
+
+def parse_json(text: str | None) -> object:
+    """A tool's JSON; None where it is none."""
+    try:
+        value: object = msgspec.json.decode(text) if text else None
+    except (ValueError, RecursionError):
+        return None
+    return value
 
 
 def is_display(host: Host, folder: str) -> bool:
@@ -77,6 +100,8 @@ def link_of(host: Host, device: DisplayDevice) -> Link | None:
         width = to_int(host.read_text(f"{device.folder}/{which}_link_width", 64))
         generation = _PCIE_GENERATION.get(speed)
         if generation and width and width <= 32:
+            from fitcheck.probe.hardware import pcie_link
+
             return pcie_link(generation, width)
     return None
 

@@ -194,15 +194,15 @@ def _clock_agrees(row: GpuRow, memory_mhz: int | None) -> bool:
     return abs(memory_mhz * transfers / 1000 / row.rate_gbps - 1) <= 0.03
 
 
-_MARKS = re.compile(r"\((?:r|tm|c)\)|[®™©]|^(?:nvidia|amd|ati|intel|qualcomm)\b|\b(?:corporation|gpu|graphics)\b")
-_BLANKS = re.compile(r"[^a-z0-9+]+")
+_MARKS = r"\((?:r|tm|c)\)|[®™©]|^(?:nvidia|amd|ati|intel|qualcomm)\b|\b(?:corporation|gpu|graphics)\b"
+_BLANKS = r"[^a-z0-9+]+"
 
 
 def fold_name(name: str) -> str:
     """A driver's name without case, trademark signs, maker and blanks: ``NVIDIA GeForce RTX 4090`` and ``GeForce RTX
     4090`` are the same name."""
-    lower = _MARKS.sub(" ", name.lower().strip()[:200]).strip()
-    return _BLANKS.sub("", _MARKS.sub(" ", lower))
+    lower = re.sub(_MARKS, " ", name.lower().strip()[:200]).strip()
+    return re.sub(_BLANKS, "", re.sub(_MARKS, " ", lower))
 
 
 _PCIE_LANE_BYTES_PER_S = {1: 0.25e9, 2: 0.5e9, 3: 0.985e9, 4: 1.969e9, 5: 3.938e9, 6: 7.563e9}
@@ -331,14 +331,14 @@ def processor_with_gpu(gpu: GpuRow, table: CpuTable) -> Processor | None:
     return processor_of(platforms[0], gpu.name) if platforms else None
 
 
-_CPU_NOISE = re.compile(
+_CPU_NOISE = (
     r"\((?:r|tm|c)\)|[®™©]|\bw/.*|\bwith .*|@.*|\b\d\d?(?:st|nd|rd|th) gen\b|\bgenuine\b|\bcpus?\b|\bprocessor\b"
     r"|\b(?:\d+|dual|quad|six|eight|twelve|sixteen)-cores?\b|\b(?:amd|intel|qualcomm|huawei|hisilicon|google|mediatek|samsung|microsoft|aws|starfive|broadcom)\b|\(.*"
 )
-_CPU_LINKS = re.compile(r"\b(i[3579]|m[357]|w[3579]|[we])\s+(?=\d)")
+_CPU_LINKS = r"\b(i[3579]|m[357]|w[3579]|[we])\s+(?=\d)"
 
 
 def fold_cpu_name(name: str) -> str:
     """A brand string in small letters without maker, clock, trademark signs and what follows "with"."""
-    folded = " ".join(_CPU_NOISE.sub(" ", name.lower()[:200]).split())
-    return _CPU_LINKS.sub(r"\1-", folded)
+    folded = " ".join(re.sub(_CPU_NOISE, " ", name.lower()[:200]).split())
+    return re.sub(_CPU_LINKS, r"\1-", folded)

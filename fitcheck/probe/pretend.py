@@ -14,7 +14,6 @@ from functools import cached_property
 from msgspec import Struct, structs
 
 from fitcheck.errors import FitcheckError
-from fitcheck.probe.apple import NEWEST_MACOS, working_set_bytes
 from fitcheck.probe.hardware import (
     GIB,
     MIB,
@@ -27,6 +26,7 @@ from fitcheck.probe.hardware import (
     processor_of,
     processor_with_gpu,
 )
+from fitcheck.probe.macs import NEWEST_MACOS, working_set_bytes
 from fitcheck.types import (
     Accelerator,
     Cpu,

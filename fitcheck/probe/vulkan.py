@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 
 from msgspec import Struct
 
+from fitcheck.probe.display import parse_json
 from fitcheck.probe.hardware import GpuRow, find_gpu, load_gpus
 from fitcheck.probe.host import Found, Host, clean, to_int
 from fitcheck.types import Accelerator, Backend, Evidence, Link, Origin, Pool, Problem, Rate, Vendor
@@ -108,10 +108,7 @@ def _kind(device_type: str) -> str:
 
 def _devices_of_json(host: Host) -> Iterator[Device]:
     """The single device of ``vulkaninfo --json``, which writes a file: only a capture holds one."""
-    try:
-        document = json.loads(host.attached("vulkaninfo.json") or "{}")
-    except (ValueError, RecursionError):
-        return
+    document = parse_json(host.attached("vulkaninfo.json"))
     found = list(_sections(document, ("VkPhysicalDeviceProperties", "VkPhysicalDeviceMemoryProperties")))
     properties = next((value for name, value in found if name == "VkPhysicalDeviceProperties"), {})
     memory = next((value for name, value in found if name == "VkPhysicalDeviceMemoryProperties"), {})

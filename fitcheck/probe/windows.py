@@ -6,12 +6,12 @@ taken out: only what DXGI lists is present. NVIDIA's cards are told in more deta
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 
 from msgspec import Struct
 
+from fitcheck.probe.display import parse_json
 from fitcheck.probe.hardware import (
     TOO_SLOW,
     GpuRow,
@@ -24,11 +24,8 @@ from fitcheck.probe.hardware import (
 )
 from fitcheck.probe.host import Found, Host, clean, to_int
 from fitcheck.probe.memory_speed import speed_of_modules
-from fitcheck.probe.windows_calls import query_dxgi, query_processors, query_registry, query_smbios
 from fitcheck.types import Accelerator, Backend, Cpu, Evidence, Origin, Pool, Problem, Rate, Vendor
 from fitcheck.units import format_bytes, format_rate
-
-__all__ = ["probe_windows", "query_dxgi", "query_processors", "query_registry", "query_smbios"]
 
 _PROCESSOR_KEY = r"HARDWARE\DESCRIPTION\System\CentralProcessor\0"
 _DISPLAY_KEY = r"SYSTEM\CurrentControlSet\Control\Class\{4d36e968-e325-11ce-bfc1-08002be10318}"
@@ -81,7 +78,7 @@ def _processor_name(host: Host) -> tuple[str, str]:
     values = host.query("registry", _PROCESSOR_KEY)
     if isinstance(values, dict) and values.get("ProcessorNameString"):
         return clean(str(values["ProcessorNameString"])), "registry"
-    recorded = _json(host.attached("winreg.json"))
+    recorded = parse_json(host.attached("winreg.json"))
     if isinstance(recorded, dict) and recorded.get("processor_brand"):
         return clean(str(recorded["processor_brand"])), "winreg.json"
     line = re.search(r"^Name=(.{1,200})$", host.attached("wmic-cpu.txt") or "", re.MULTILINE)
@@ -194,7 +191,7 @@ def _registered(keys: object) -> Iterator[Adapter]:
 
 
 def _listed_by_fastfetch(host: Host) -> Iterator[Adapter]:
-    document = _json(host.attached("fastfetch-gpu.json"))
+    document = parse_json(host.attached("fastfetch-gpu.json"))
     for block in document if isinstance(document, list) else []:
         results = block.get("result") if isinstance(block, dict) else None
         for entry in results if isinstance(results, list) else []:
@@ -213,14 +210,6 @@ def _memory_total(entry: dict[str, object], kind: str) -> int:
     memory = entry.get("memory")
     part = memory.get(kind) if isinstance(memory, dict) else None
     return (to_int(part.get("total")) if isinstance(part, dict) else None) or 0
-
-
-def _json(text: str | None) -> object:
-    try:
-        value: object = json.loads(text) if text else None
-    except (ValueError, RecursionError):
-        return None
-    return value
 
 
 def _accelerator(index: int, adapter: Adapter, rows: tuple[GpuRow, ...], ram: Pool | None) -> Accelerator:

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from fitcheck.probe import probe
-from fitcheck.probe.apple import NEWEST_MACOS, working_set_bytes
 from fitcheck.probe.capture import CaptureHost
+from fitcheck.probe.macs import NEWEST_MACOS, working_set_bytes
 from fitcheck.types import Backend, Machine, Vendor
 
 GIB = 1024**3
