@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from fitcheck.probe.host import Host, clean, to_int
 from fitcheck.types import Cpu, Machine, Origin, Pool, Problem, Rate, Vendor
+
+if TYPE_CHECKING:
+    from fitcheck.probe.hardware import CpuRow
 
 _DMI_PROPERTIES = "/run/udev/data/+dmi:id"
 _DIMM_BITS = 64  # ECC bits not counted
@@ -155,9 +159,12 @@ def tabled_bandwidth(machine: Machine) -> Rate | None:
     processor = find_cpu(machine.cpu.name)
     if processor is None:
         return None
-    row = processor.row
+    return platform_bandwidth(processor.row, _sockets_with_memory(machine.cpu))
+
+
+def platform_bandwidth(row: CpuRow, sockets: int) -> Rate:
+    """Peak of all sockets of a platform of cpus.json, every channel filled: an assumption unless it is soldered."""
     origin = Origin.CATALOG if row.kind in _SOLDERED else Origin.ASSUMED
-    sockets = _sockets_with_memory(machine.cpu)
     source = f"{row.name}: {row.channels} channels of {row.memory_type} at {row.rate_mts} MT/s, all filled"
     return Rate(row.bandwidth_per_s * sockets, origin, source)
 

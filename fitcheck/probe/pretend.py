@@ -27,6 +27,7 @@ from fitcheck.probe.hardware import (
     processor_with_gpu,
 )
 from fitcheck.probe.macs import NEWEST_MACOS, working_set_bytes
+from fitcheck.probe.memory_speed import for_one_process, platform_bandwidth
 from fitcheck.types import (
     Accelerator,
     Cpu,
@@ -379,7 +380,7 @@ def _machine(
         cpu=_cpu(processor, sockets),
         ram=ram,
         accelerators=tuple(accelerators),
-        os_version=str(NEWEST_MACOS) if apple else None,
+        os_version=f"macOS {NEWEST_MACOS}" if apple else None,
         pretended=True,
         evidence=tuple(evidence),
     )
@@ -420,13 +421,10 @@ def _ram(installed: int, processor: Processor, sockets: int, chip: GpuRow | None
     """The RAM as the system would report it: firmware keeps a part, a running system uses some."""
     total = installed if exact else int(installed * _visible_share(processor, chip))
     free = total - max(GIB // 2, min(4 * GIB, total // 16))
-    if chip is not None and not chip.rare:
+    if chip is not None:
         bandwidth = Rate(chip.bandwidth_per_s, Origin.CATALOG, f"gpus.json: {chip.name}")
     else:
-        row = processor.row
-        bandwidth = Rate(
-            row.bandwidth_per_s * sockets, Origin.CATALOG, f"cpus.json: {row.name}, {row.memory_type}-{row.rate_mts}"
-        )
+        bandwidth = for_one_process(platform_bandwidth(processor.row, sockets), _cpu(processor, sockets))
     return Pool(total, max(0, free), max(0, free), bandwidth)
 
 

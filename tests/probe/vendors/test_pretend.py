@@ -145,6 +145,22 @@ def test_sockets_are_counted() -> None:
     assert (cpu.sockets, cpu.physical_cores, cpu.logical_cpus) == (2, 28, 56)
 
 
+def test_memory_of_a_named_processor_is_what_a_probed_one_without_modules_has() -> None:
+    files = {
+        "/proc/cpuinfo": b"processor: 0\nmodel name: AMD EPYC 9654 96-Core Processor\nflags: lm avx2\n",
+        "/proc/meminfo": b"MemTotal: 400000000 kB\nMemAvailable: 390000000 kB\n",
+    }
+    probed = probe(CaptureHost(files, os_name="linux", arch="x86_64")).ram.bandwidth
+    pretended = pretend("EPYC 9654").ram.bandwidth
+    assert probed is not None and pretended is not None
+    assert (probed.per_s, probed.origin) == (pretended.per_s, pretended.origin) == (460.8e9, Origin.ASSUMED)
+
+
+def test_one_process_does_not_reach_the_memory_of_two_sockets() -> None:
+    one, two = pretend("EPYC 9654").ram.bandwidth, pretend("2x EPYC 9654").ram.bandwidth
+    assert one is not None and two is not None and one.per_s < two.per_s < 1.5 * one.per_s
+
+
 def test_an_engine_uses_the_performance_cores() -> None:
     cpu = pretend("Core i9-14900K").cpu
     assert (cpu.physical_cores, cpu.performance_cores, cpu.threads) == (24, 8, 8)
