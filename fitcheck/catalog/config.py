@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from fitcheck.catalog.config_families import FAMILIES, Family
-from fitcheck.catalog.config_shape import Config, shape_from_config
+from fitcheck.catalog.config_shape import Config, bound_shape, shape_from_config
 from fitcheck.catalog.plausible import implausible
 from fitcheck.catalog.safetensors import DTYPE_BITS, WeightFile, read_header
 from fitcheck.catalog.source import LocalSource, clean, read_json, unreadable
@@ -133,6 +133,11 @@ def model_from_config(
     family = FAMILIES.get(model_type)
     shape = _shape(text, model_type, family, tables) if family is not None else None
     quant, native = _formats(raw, text, weights)
+    if shape is None and weights is not None:
+        shape = bound_shape(Config(text, {}), weights.params - sum(weights.towers.values()))
+    wrong = implausible(shape) if shape is not None else None
+    if wrong is not None:
+        raise unreadable(name, f"its configuration cannot be right: {wrong}")
     if shape is not None:
         params, active = parameters(shape)
     elif weights is not None:
@@ -157,15 +162,16 @@ def model_from_config(
         native_dtype=native,
         tower_params=weights.towers if weights else {},
         files=files,
-        grade=_grade(shape, params, weights, quant),
-        note="" if shape is not None else _note(model_type),
+        grade=_grade(shape, params, weights, quant) if family is not None else "C",
+        note="" if family is not None and shape is not None else _note(model_type, shape),
         file_quant=quant,
         path=path,
     )
 
 
-def _note(model_type: str) -> str:
-    return f"model type {clean(model_type, 40)} is not known: parameters and bytes only, no cache, a wide interval"
+def _note(model_type: str, shape: Shape | None) -> str:
+    known = "the cache is a bound" if shape is not None else "no cache is estimated"
+    return f"model type {clean(model_type, 40)} is not known: parameters are those of its files, {known}"
 
 
 def _tables() -> dict[str, Any]:
@@ -195,11 +201,7 @@ def _inherited(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shape(text: Mapping[str, Any], model_type: str, family: Family, tables: Mapping[str, Any]) -> Shape | None:
-    shape = shape_from_config(Config(text, tables["defaults"].get(model_type, {})), family)
-    wrong = implausible(shape) if shape is not None else None
-    if wrong is not None:
-        raise unreadable(CONFIG, f"it cannot be right: {wrong}")
-    return shape
+    return shape_from_config(Config(text, tables["defaults"].get(model_type, {})), family)
 
 
 def _formats(raw: Mapping[str, Any], text: Mapping[str, Any], weights: Weights | None) -> tuple[str, str]:

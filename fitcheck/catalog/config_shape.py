@@ -15,7 +15,7 @@ from fitcheck.catalog.config_extras import with_extras
 from fitcheck.catalog.config_families import Family
 from fitcheck.catalog.gguf_architectures import Architecture
 from fitcheck.catalog.gguf_shape import MAX_LAYERS, described_shape
-from fitcheck.types import Shape
+from fitcheck.types import CountedMixer, Layer, NoFeedForward, Shape
 
 MAX_SIZE = 1 << 40  # no width, depth or count of a model comes near
 _WINDOWED = ("sliding_attention", "chunked_attention", "sliding", "local")
@@ -86,6 +86,32 @@ def shape_from_config(config: Config, family: Family) -> Shape | None:
     positions = shape.learned_positions + family.position_offset if shape.learned_positions else 0
     shape = replace(shape, tie_word_embeddings=tied, learned_positions=positions, lm_head_bias=family.lm_head_bias)
     return with_extras(shape, config, family.extras)
+
+
+def bound_shape(config: Config, params: int) -> Shape | None:
+    """A shape for a model type without a form: ``params`` spread over the layers, and the most that a cache can take.
+
+    None where the configuration does not even tell depth, width and vocabulary.
+    """
+    sizes = _hyper_parameters(config) if 0 < _depth(config) <= MAX_LAYERS else {}
+    hidden, vocab, depth = sizes.get("embedding_length", 0), config.number("vocab_size"), _depth(config)
+    tied = config.flag("tie_word_embeddings")
+    body = params - hidden * vocab * (1 if tied else 2)
+    heads = config.number("num_attention_heads")
+    if not hidden or not vocab or not heads or body < depth:
+        return None
+    head = config.number("head_dim") or hidden // heads
+    cache = 2.0 * 2 * config.number("num_key_value_heads", default=heads) * head
+    layer = Layer(CountedMixer(params=body // depth, kv_bytes_per_token=cache), NoFeedForward(), norms=0)
+    return Shape(
+        hidden_size=hidden,
+        vocab_size=vocab,
+        kinds=(layer,),
+        layers="a" * depth,
+        tie_word_embeddings=tied,
+        final_norms=0,
+        extra_params=body % depth,
+    )
 
 
 def _structure(config: Config, family: Family, sizes: Mapping[str, Any]) -> Architecture:

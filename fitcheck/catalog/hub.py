@@ -121,7 +121,7 @@ class Hub:
             headers, f"hf:{repo}", self._header(repo, projector) if projector is not None else None
         )
         towers = tuple(each for each in model.files if each.quant == gguf_model.PROJECTOR_QUANT)
-        model = replace(model, id=clean(f"hf:{repo}:{chosen.quant}"), files=(*files, *towers))
+        model = replace(model, id=clean(f"hf:{repo}:{chosen.quant}"), files=(*files, *towers), gguf_repos=(repo,))
         if quant is None and file is None and len(sets) > 1:
             # the estimator chooses among the repository's files, so no single one's tensors may bind it
             return replace(model, id=f"hf:{repo}", tensors=None, file_quant=None)

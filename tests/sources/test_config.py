@@ -13,7 +13,7 @@ from fitcheck.catalog.config import model_from_config, model_from_folder
 from fitcheck.catalog.config_families import FAMILIES
 from fitcheck.catalog.resolve import from_path
 from fitcheck.errors import FitcheckError
-from fitcheck.types import Attention, MixtureOfExperts
+from fitcheck.types import Attention, CountedMixer, MixtureOfExperts
 
 HERE = Path(__file__).parent
 ROWS: list[dict[str, Any]] = json.loads((HERE / "config_counts.json").read_text())["rows"]
@@ -51,13 +51,25 @@ def test_an_unknown_model_type_without_weights_says_that_it_cannot() -> None:
     assert caught.value.code == "unreadable_file" and "newest_thing" in caught.value.message
 
 
-def test_an_unknown_model_type_with_weights_keeps_parameters_and_bytes(tmp_path: Path) -> None:
-    config = {"model_type": "newest_thing", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 100}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    files.write_sparse(tmp_path / "model.safetensors", *files.safetensors_header({"w": ("BF16", [1000, 64])}))
-    model = model_from_folder(tmp_path)
-    assert (model.params, model.grade) == (64_000, "C")
-    assert model.note and model.files[0].bytes == (tmp_path / "model.safetensors").stat().st_size
+def unknown_type(folder: Path, **changes: Any) -> Path:
+    config = {"model_type": "newest_thing", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 100, **changes}
+    (folder / "config.json").write_text(json.dumps(config))
+    files.write_sparse(folder / "model.safetensors", *files.safetensors_header({"w": ("BF16", [1001, 64])}))
+    return folder
+
+
+def test_an_unknown_model_type_with_weights_keeps_parameters_and_a_bound_for_its_cache(tmp_path: Path) -> None:
+    model = model_from_folder(unknown_type(tmp_path, num_attention_heads=4, num_key_value_heads=2))
+    assert (model.params, model.grade) == (1001 * 64, "C") and "newest_thing" in model.note
+    assert model.files[0].bytes == (tmp_path / "model.safetensors").stat().st_size
+    assert model.shape is not None and model.shape.n_layers == 2
+    mixer = model.shape.kinds[0].mixer
+    assert isinstance(mixer, CountedMixer) and mixer.kv_bytes_per_token == 2 * 2 * 2 * 16
+
+
+def test_an_unknown_model_type_that_tells_nothing_keeps_parameters_and_bytes(tmp_path: Path) -> None:
+    model = model_from_folder(unknown_type(tmp_path, vocab_size=None))
+    assert (model.params, model.grade, model.shape) == (1001 * 64, "C", None) and model.note
 
 
 @pytest.mark.parametrize(
