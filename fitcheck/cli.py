@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -51,7 +52,14 @@ def _app(arguments: list[str]) -> typer.Typer:
         invoke_without_command=True,
     )
     app.callback()(fitcheck)
-    commands = {"scan": scan, "check": check, "explain": explain, "plan": plan, "machine": machine, "schema": schema}
+    commands: dict[str, Callable[..., Outcome]] = {
+        "scan": scan,
+        "check": check,
+        "explain": explain,
+        "plan": plan,
+        "machine": machine,
+        "schema": schema,
+    }
     asked = arguments[0] if arguments else ""
     for name, command in commands.items():
         if asked == name or asked not in commands:

@@ -827,6 +827,7 @@ class ContextPoint(Record, frozen=True):
     fits: bool
     kv_type: str
     decode_per_s: Interval | None = None
+    kind: PlacementKind | None = None
 
 
 class Hardware(Record, frozen=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -11,7 +11,7 @@ from fitcheck.advise.command import COMMON_QUANT, command
 from fitcheck.advise.suit import COMFORT_PER_S, floor_per_s
 from fitcheck.errors import FitcheckError
 from fitcheck.estimate.fit import Estimator
-from fitcheck.types import Fit, Machine, Model, Request, Task, Verdict
+from fitcheck.types import Fit, Machine, Model, PlacementKind, Request, Task, Verdict
 
 #: A smaller one costs a fifth of the answers' quality: it is taken only when somebody asks for it.
 LEAST_QUANT = "Q3_K_M"
@@ -30,9 +30,11 @@ class Choice(Struct, frozen=True):
 
 
 class _Numbers(Struct, frozen=True):
-    """What is remembered of a quick estimate."""
+    """What is remembered of a quick estimate. ``roomy``: fits with the margin of the verdict."""
 
     fits: bool
+    roomy: bool = False
+    kind: PlacementKind | None = None
     low_per_s: float = 0.0
     need_share: float = float("inf")
 
@@ -47,19 +49,27 @@ class Chooser:
         self._known: dict[tuple[str, str], _Numbers] = {}
 
     def choose(self, model: Model, task: Task | None = None) -> Choice:
-        """The best quantisation that fits and is comfortably fast; else the common one when it is fast enough for
-        the task; else the best smaller one that is. Something is always chosen, the smallest when nothing fits."""
+        """The best quantisation that fits with a margin, where the common one would be placed, and comfortably fast;
+        else the common one when it is fast enough for the task; else the best smaller one that is. Something is always
+        chosen, the smallest when nothing fits."""
         quants = self._quants(model)
         floor = self._floor(model, task or self.request.task)
         middle = quants.index(COMMON_QUANT) if COMMON_QUANT in quants else len(quants) - 1
         common, larger, smaller = quants[middle], quants[:middle], quants[middle + 1 :]
         found = self._numbers(model, common)
-        if found.fits and found.low_per_s >= max(floor, COMFORT_PER_S):
-            quant = self._first(model, larger, max(floor, COMFORT_PER_S)) or common
+
+        def roomy(other: _Numbers) -> bool:
+            return other.roomy and other.kind is found.kind and other.low_per_s >= max(floor, COMFORT_PER_S)
+
+        def fast(other: _Numbers) -> bool:
+            return other.fits and other.low_per_s >= floor
+
+        if fast(found):
+            quant = self._first(model, larger, roomy) or common
         elif found.fits:
-            quant = common if found.low_per_s >= floor else self._first(model, smaller, floor) or common
+            quant = self._first(model, smaller, fast) or common
         else:
-            quant = self._first(model, smaller, floor) or self._first(model, smaller, 0.0) or quants[-1]
+            quant = self._first(model, smaller, fast) or self._first(model, smaller, _fits) or quants[-1]
         return self._choice(model, quant, floor)
 
     def offer(self, model: Model, task: Task | None = None) -> Choice | None:
@@ -94,24 +104,19 @@ class Chooser:
         passes = found.fits and found.low_per_s >= floor
         return Choice(model, quant, found.fits, passes, found.low_per_s, found.need_share)
 
-    def _first(self, model: Model, quants: Sequence[str], least_per_s: float) -> str | None:
-        """The first of ``quants`` (large to small) that fits and decodes at least so fast. Smaller files fit where
-        larger ones do, and are faster: a bisection."""
-
-        def good(index: int) -> bool:
-            found = self._numbers(model, quants[index])
-            return found.fits and found.low_per_s >= least_per_s
-
+    def _first(self, model: Model, quants: Sequence[str], good: Callable[[_Numbers], bool]) -> str | None:
+        """The first of ``quants`` (large to small) that is good. What is good stays so for smaller files: a bisection,
+        after a look at the first, which on a large machine nearly always is."""
         if not quants:
             return None
-        if good(0):  # on a large machine nearly always
+        if good(self._numbers(model, quants[0])):
             return quants[0]
-        if not good(len(quants) - 1):
+        if not good(self._numbers(model, quants[-1])):
             return None
         low, high = 1, len(quants) - 1
         while low < high:
             middle = (low + high) // 2
-            low, high = (low, middle) if good(middle) else (middle + 1, high)
+            low, high = (low, middle) if good(self._numbers(model, quants[middle])) else (middle + 1, high)
         return quants[low]
 
     def _numbers(self, model: Model, quant: str) -> _Numbers:
@@ -130,4 +135,9 @@ class Chooser:
             return _Numbers(False)  # a quantisation that this model cannot have is not a choice
         fits = quick.verdict is not Verdict.NO and quick.kind in self.request.allow
         low = quick.decode_per_s.low if quick.decode_per_s else 0.0
-        return _Numbers(fits, low, quick.need_bytes / max(quick.have_bytes, 1))
+        roomy = fits and quick.verdict is Verdict.FITS
+        return _Numbers(fits, roomy, quick.kind, low, quick.need_bytes / max(quick.have_bytes, 1))
+
+
+def _fits(found: _Numbers) -> bool:
+    return found.fits

@@ -36,6 +36,7 @@ def context_curve(
                 quick.verdict is not Verdict.NO,
                 request.kv_type_k,
                 quick.decode_per_s,
+                quick.kind,
             )
         )
     return tuple(points)

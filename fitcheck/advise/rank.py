@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
@@ -9,7 +10,7 @@ from msgspec.structs import replace
 
 from fitcheck.advise.choose import Choice, Chooser
 from fitcheck.advise.quality import Qualities
-from fitcheck.advise.suit import licensed, suits
+from fitcheck.advise.suit import COMFORT_PER_S, FLOOR_PER_S, licensed, suits
 from fitcheck.estimate.fit import Estimator
 from fitcheck.types import Answer, Fit, Machine, Model, Quality, Request, Task
 
@@ -17,6 +18,8 @@ from fitcheck.types import Answer, Fit, Machine, Model, Quality, Request, Task
 EVERYDAY = (Task.CHAT, Task.CODING, Task.REASONING, Task.VISION)
 
 
+#: Half the speed counts like the loss of a tenth of the score: the larger model must be that much better.
+SHARE_PER_HALVING = 0.1
 #: How much more memory than there is a model may need to be worth a second look with less context.
 _WITHIN_REACH = 1.3
 _LESS_CONTEXT_TOKENS = 4096
@@ -40,7 +43,7 @@ def rank(
     qualities: Qualities,
     limit: int | None,
 ) -> Ranking:
-    """Models of the request's task that fit and are fast enough, by quality, then speed, then name.
+    """Models of the request's task that fit and are fast enough, by quality and speed (``_worth``), then name.
 
     Each model appears once, in the quantisation that ``Chooser`` takes. ``limit``: how many are worked out in full
     (None: all). Pure.
@@ -62,7 +65,17 @@ def _by_quality(
     """The models that pass, best answers first."""
     choices = filter(None, (chooser.offer(model, task) for model in models))
     judged = [(qualities.of(choice.model, choice.quant, task), choice) for choice in choices]
-    return sorted(judged, key=lambda pair: (-round(pair[0].score, 1), -pair[1].low_per_s, pair[1].model.id))
+    return sorted(
+        judged, key=lambda pair: (-round(_worth(pair[0], pair[1], task), 1), -pair[1].low_per_s, pair[1].model.id)
+    )
+
+
+def _worth(quality: Quality, choice: Choice, task: Task) -> float:
+    """The score, less a share of it for every halving of the speed below what is comfortable."""
+    if not FLOOR_PER_S[task] or choice.low_per_s >= COMFORT_PER_S:
+        return quality.score
+    halvings = math.log2(COMFORT_PER_S / max(choice.low_per_s, 0.01))
+    return quality.score * math.exp(halvings * math.log(1 - SHARE_PER_HALVING))
 
 
 def _best(
@@ -82,12 +95,12 @@ def _within_reach(
     models: list[Model], chooser: Chooser, qualities: Qualities, ranked: list[tuple[Quality, Choice]]
 ) -> Iterator[str]:
     """Better models than the best, that a smaller cache or less context would let in."""
-    best = ranked[0][0].score if ranked else 0.0
+    best = _worth(ranked[0][0], ranked[0][1], chooser.request.task) if ranked else 0.0
     near = [choice.model for choice in map(chooser.smallest, models) if 1 < choice.need_share < _WITHIN_REACH]
     for option, request in _smaller_requests(chooser.request):
         again = Chooser(chooser.machine, request, chooser.estimator)
         found = _by_quality(again, near, request.task, qualities)
-        if found and found[0][0].score > best:
+        if found and _worth(found[0][0], found[0][1], request.task) > best:
             yield f"with {option} also: {found[0][1].model.id} {found[0][1].quant}"
 
 

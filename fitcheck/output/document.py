@@ -30,12 +30,14 @@ class Line(Struct, frozen=True):
 
 
 class Column(Struct, frozen=True):
-    """``keep``: columns with the lowest value are left out first where the terminal is too narrow; ``right`` aligns."""
+    """``keep``: columns with the lowest value are left out first where the terminal is too narrow; ``right`` aligns.
+    ``shorten``: texts may be cut, below ``least`` characters only when no other column is left to go."""
 
     title: str
     right: bool = False
     keep: int = 9
     shorten: bool = False
+    least: int = 24
 
 
 class Table(Struct, frozen=True):

@@ -17,7 +17,6 @@ ASCII = str.maketrans(
 )  # fmt: skip
 EIGHTHS = " ▏▎▍▌▋▊▉"
 BAR_WIDTH = 30
-SHORTEST = 24  # a name keeps so many characters as long as there is a less important column to leave out
 
 
 class Terminal(Struct, frozen=True):
@@ -146,7 +145,7 @@ def _fit_columns(table: Table, rows: list[tuple[Span, ...]], width: int) -> tupl
     columns = table.columns
     titles = [len(column.title) if table.header else 0 for column in columns]
     widths = [max([title, *(len(row[i].text) for row in rows)]) for i, title in enumerate(titles)]
-    least = [min(w, SHORTEST) if column.shorten else w for w, column in zip(widths, columns, strict=True)]
+    least = [min(w, column.least) if column.shorten else w for w, column in zip(widths, columns, strict=True)]
     kept = list(range(len(columns)))
     while sum(least[i] + 2 for i in kept) - 2 > width and len(kept) > 2:
         kept.remove(min(kept, key=lambda i: (columns[i].keep, -i)))
@@ -173,7 +172,7 @@ def _row_line(cells: list[Span], columns: list[Column], widths: list[int], inden
 def _bar_lines(bars: Bars, width: int) -> Iterator[tuple[Span, ...]]:
     label_width = max((len(bar.label) for bar in bars.rows), default=0)
     value_width = max((len(bar.value.text) for bar in bars.rows), default=0)
-    room = max(5, min(BAR_WIDTH, width - bars.indent - label_width - value_width - 4))
+    room = max(3, min(BAR_WIDTH, width - bars.indent - label_width - value_width - 4))
     for bar in bars.rows:
         yield (
             Span(" " * bars.indent + clean(bar.label).ljust(label_width) + "  "),

@@ -31,6 +31,12 @@ def where(fit: Fit) -> str:
     return f"{cards} gpus" if placement.kind is PlacementKind.GPU and cards > 1 else placement.kind.value
 
 
+def devices(fit: Fit) -> str:
+    """The names of what carries the model; of a model on the GPU, not the processor that only looks up its words."""
+    uses = [use for use in fit.placement.devices if use.device != "cpu" or fit.placement.kind is not PlacementKind.GPU]
+    return " + ".join(_grouped([short_name(use.name) for use in uses]))
+
+
 def room_for(fit: Fit) -> str:
     """``13k ctx``: the longest context that still fits."""
     return f"{format_tokens(fit.max_context_tokens)} ctx" if fit.max_context_tokens > 0 else "-"
@@ -46,34 +52,36 @@ def quality(fit: Fit) -> str:
 def machine_line(machine: Machine) -> str:
     """``Ryzen 7 7700 · 32 GiB RAM, 26.9 free · RTX 4070 12 GiB, 11.2 free · Linux``."""
     cards = [_card(card) for card in machine.accelerators if card.usable]
-    parts = [machine.cpu.name, _pool_text("RAM", machine), *_grouped(cards)]
+    parts = [short_name(machine.cpu.name), _ram(machine), *_grouped(cards)]
     system = {"darwin": "macOS", "linux": "Linux", "windows": "Windows"}.get(machine.os, machine.os)
     return " · ".join(part for part in ([*parts, system] if not machine.pretended else ["pretended", *parts]) if part)
 
 
-def _pool_text(name: str, machine: Machine) -> str:
-    total, usable = _short(machine.ram.total_bytes), machine.ram.usable_bytes
-    return f"{total} {name}" + (f", {_gib(usable)} usable" if usable < machine.ram.total_bytes else "")
+def short_name(name: str) -> str:
+    """A product's name without its maker and trade marks: ``RTX 4070``."""
+    plain = name.replace("(R)", "").replace("(TM)", "")
+    for maker in ("NVIDIA GeForce ", "NVIDIA ", "AMD Radeon ", "AMD "):
+        plain = plain.removeprefix(maker)
+    return plain
+
+
+def _ram(machine: Machine) -> str:
+    total, usable = format_bytes(machine.ram.total_bytes), machine.ram.usable_bytes
+    return f"{total} RAM" + (f", {_gib(usable)} usable" if usable < machine.ram.total_bytes else "")
 
 
 def _card(card: Accelerator) -> str:
     if card.unified:
-        return f"{card.name} (shares the RAM)"
+        return f"{short_name(card.name)} (shares the RAM)"
     usable = card.pool.usable_bytes
     free = f", {_gib(usable)} usable" if usable < card.pool.total_bytes else ""
-    return f"{card.name} {_short(card.pool.total_bytes)}{free}"
+    return f"{short_name(card.name)} {format_bytes(card.pool.total_bytes)}{free}"
 
 
 def _grouped(names: list[str]) -> list[str]:
     """Equal cards once: ``2x RTX 3090 24 GiB``."""
     counts = {name: names.count(name) for name in names}
     return [name if count == 1 else f"{count}x {name}" for name, count in counts.items()]
-
-
-def _short(count: int) -> str:
-    """Total memory as it is sold: ``32 GiB``, not ``31.3 GiB``, when it is that within 7 %."""
-    text = format_bytes(count)
-    return text.replace(".0 ", " ")
 
 
 def _gib(count: int) -> str:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fitcheck.output.document import BAD, BLANK, GOOD, STRONG, Block, Column, Document, Span, Table, line
+from fitcheck.output.document import BAD, BLANK, GOOD, STRONG, Block, Document, Span, line
 from fitcheck.output.words import decode_speed, where
-from fitcheck.types import Check, Fit, Report
+from fitcheck.types import Check, Fit, Report, Requirement
 from fitcheck.units import format_bytes
-
-_COLUMNS = (Column(""), Column("needs", keep=9), Column("has", keep=9))
 
 
 def document(report: Report, verbose: bool = False) -> Document:
@@ -33,14 +31,20 @@ def _blocks(check: Check, verbose: bool) -> Iterator[Block]:
     shown = [requirement for requirement in check.requirements if verbose or not requirement.met]
     if shown:
         yield BLANK
-        rows = tuple(
-            (Span(r.name), Span(f"needs {r.needed}"), Span(f"has {r.found}", GOOD if r.met else BAD)) for r in shown
-        )
-        yield Table(_COLUMNS, rows, indent=5, header=False)
+        yield from _requirements(shown)
     if not check.passed:
         yield BLANK
         if check.nearest:
-            yield line(f"closest that passes: {check.nearest.model} {_how(check.nearest)}", indent=5)
+            yield line(f"     closest that passes: {check.nearest.model} {_how(check.nearest)}", indent=10)
+
+
+def _requirements(shown: list[Requirement]) -> Iterator[Block]:
+    """One line each, needed under needed and found under found."""
+    name_width = max(len(requirement.name) for requirement in shown)
+    needs_width = max(len(requirement.needed) for requirement in shown)
+    for requirement in shown:
+        needs = f"     {requirement.name:{name_width}}  needs {requirement.needed:{needs_width}}  "
+        yield line(needs, Span(f"has {requirement.found}", GOOD if requirement.met else BAD), indent=name_width + 7)
 
 
 def _how(fit: Fit) -> str:
@@ -48,4 +52,5 @@ def _how(fit: Fit) -> str:
 
 
 def _end(report: Report) -> tuple[Block, ...]:
-    return tuple(line(step, indent=5) for step in report.next_steps)
+    label = "run it with:         " if report.answer else "what would run it:   "
+    return tuple(line(f"     {label}{step}", indent=26) for step in report.next_steps)

@@ -18,15 +18,15 @@ from fitcheck.output.document import (
     Table,
     line,
 )
-from fitcheck.output.words import decode_speed, next_steps, room_for, verdict, where
+from fitcheck.output.words import decode_speed, devices, next_steps, room_for, verdict, where
 from fitcheck.types import ContextPoint, Fit, Interval, Report, Speed, Term, Verdict
 from fitcheck.units import format_bytes, format_rate, format_speed, format_tokens
 
 _COLUMNS = (
     Column("MEMORY", keep=99),
-    Column("ON", keep=6),
+    Column("ON", keep=97),
     Column("GIB", right=True, keep=98),
-    Column("HOW", keep=7, shorten=True),
+    Column("HOW", keep=7, shorten=True, least=44),
     Column("FROM", keep=1, shorten=True),
 )
 _NAMES = {
@@ -51,9 +51,11 @@ def quiet(report: Report) -> str:
 
 
 def _blocks(report: Report, fit: Fit) -> Iterator[Block]:
-    cards = " + ".join(dict.fromkeys(use.name for use in fit.placement.devices))
     yield line(
-        Span(f"{fit.model} {fit.quant}", STRONG), f" with {fit.runtime} on {cards}: ", verdict(fit.verdict), indent=2
+        Span(f"{fit.model} {fit.quant}", STRONG),
+        f" with {fit.runtime} on {devices(fit)}: ",
+        verdict(fit.verdict),
+        indent=2,
     )
     yield BLANK
     yield Table(_COLUMNS, tuple(_term(term) for term in fit.terms) + tuple(_totals(fit)))
@@ -123,14 +125,19 @@ def _speed(speed: Speed | None) -> Iterator[Block]:
 
 def _prompt(speed: Speed) -> str:
     parts = []
-    if speed.prefill_per_s:
+    if speed.prefill_per_s and not _says_nothing(speed.prefill_per_s):
         mark = "roughly " if speed.rough_prefill else ""
         parts.append(f"prompt {mark}{format_speed(speed.prefill_per_s.low, speed.prefill_per_s.high)} tokens/s")
-    if speed.first_token_s:
+    if speed.first_token_s and not _says_nothing(speed.first_token_s):
         parts.append(f"first token in {_seconds(speed.first_token_s)}")
     if speed.load_s:
         parts.append(f"loads in {_seconds(speed.load_s)}")
     return "; ".join(parts)
+
+
+def _says_nothing(interval: Interval) -> bool:
+    """So wide that nobody could act on it."""
+    return interval.high > 10 * interval.low
 
 
 def _seconds(interval: Interval) -> str:
@@ -148,7 +155,9 @@ def _curve(points: tuple[ContextPoint, ...], fit: Fit) -> Iterator[Block]:
 
 
 def _point(point: ContextPoint, longest: int) -> Bar:
-    speed = f", {format_speed(point.decode_per_s.low, point.decode_per_s.high)} tokens/s" if point.decode_per_s else ""
+    where = f" {point.kind.value}" if point.kind else ""
+    decode = point.decode_per_s
+    speed = f"{where}, {format_speed(decode.low, decode.high)} tokens/s" if decode else ""
     value = f"{format_bytes(point.need_bytes)}{speed if point.fits else ', no'}"
     return Bar(format_tokens(point.context_tokens), point.need_bytes / longest, Span(value, "" if point.fits else BAD))
 

@@ -17,7 +17,7 @@ _COLUMNS = (
     Column("TOKENS/S", right=True, keep=8),
 )
 _KINDS = {
-    "this_machine": "this machine with",
+    "this_machine": "this machine, with",
     "one_card": "one consumer card",
     "two_cards": "two consumer cards",
     "mac": "Mac",
@@ -48,8 +48,9 @@ def _blocks(report: Report) -> Iterator[Block]:
             yield line(f"  {requirement.name}: needs {requirement.needed}, has {requirement.found}", indent=4)
     yield BLANK
     yield Table(_COLUMNS, tuple(_row(option) for option in report.hardware))
-    if not report.hardware:
-        yield line(Span("nothing in the table of hardware does it as asked", DIM))
+    missing = [name for kind, name in _KINDS.items() if kind not in {option.kind for option in report.hardware}]
+    if missing and not check.passed:
+        yield line(Span(f"none does it: {', '.join(missing)}", DIM), indent=2)
     yield BLANK
     if report.best and not check.passed:
         best = report.best[0]
