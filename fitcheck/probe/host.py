@@ -24,7 +24,7 @@ _LARGEST = 2**60  # nothing that a probe reads (bytes, kHz, counts) is larger; m
 #: Calls of the operating system or a driver library, by name, and the module of fitcheck.probe whose function
 #: ``query_<name>(*args)`` makes them. Results are JSON-able, so that a capture can replay them.
 QUERY_MODULES = {
-    "nvml": "nvml",  # -> {"driver": …, "cards": [{…}]} or {"error": code, "message": …}
+    "nvml": "nvidia.nvml",  # -> {"driver": …, "cards": [{…}]} or {"error": code, "message": …}
     "disk": "disk",  # (path) -> {"total": bytes, "free": bytes}
     "memory": "ram",  # -> {"total": bytes, "available": bytes}, where there is no /proc/meminfo
     "modules": "memory_speed",  # -> {"MEMORY_DEVICE_0_CONFIGURED_SPEED_MTS": "5600", …}, where root may read it

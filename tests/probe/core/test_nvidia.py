@@ -8,7 +8,7 @@ import pytest
 
 from fitcheck.probe.capture import CaptureHost, replay
 from fitcheck.probe.nvidia import probe_nvidia
-from fitcheck.probe.nvidia_smi import pci_id, read_csv, read_list, read_table, read_xml
+from fitcheck.probe.nvidia.smi import pci_id, read_csv, read_list, read_table, read_xml
 from fitcheck.types import Machine, Origin
 from fitcheck.units import GIB, MIB
 

@@ -32,7 +32,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ask(library: Path, **variables: str) -> dict[str, Any]:
-    code = "import json; from fitcheck.probe.nvml import query_nvml; print(json.dumps(query_nvml()))"
+    code = "import json; from fitcheck.probe.nvidia.nvml import query_nvml; print(json.dumps(query_nvml()))"
     environment = {**os.environ, "LD_LIBRARY_PATH": str(library), **variables}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment, timeout=60

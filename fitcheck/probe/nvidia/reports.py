@@ -7,7 +7,7 @@ import re
 
 from fitcheck.probe.display import display_devices
 from fitcheck.probe.host import Host, clean, to_int
-from fitcheck.probe.nvidia_smi import Card
+from fitcheck.probe.nvidia.smi import Card
 from fitcheck.units import MIB
 
 
