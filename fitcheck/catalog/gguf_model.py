@@ -24,7 +24,7 @@ def model_from_file(path: Path, projector: Path | None = None) -> Model:
     not lie beside it under its usual name. Raises FitcheckError (``unreadable_file``)."""
     headers = [_read(part) for part in part_paths(path)]
     beside = projector or _projector_beside(path)
-    return model_from_headers(headers, source=str(path), projector=_read(beside) if beside else None)
+    return model_from_headers(headers, str(path), projector=_read(beside) if beside else None)
 
 
 def part_paths(path: Path) -> list[Path]:
@@ -61,8 +61,8 @@ def _projector_beside(path: Path) -> Path | None:
     return max(found, key=lambda other: (other.stat().st_size, other.name), default=None)
 
 
-def model_from_headers(headers: list[Header], source: str, projector: Header | None = None) -> Model:
-    """The model that these headers (all parts of one) describe. ``source``: the path or address, kept as ``path``."""
+def model_from_headers(headers: list[Header], path: str | None, projector: Header | None = None) -> Model:
+    """The model that these headers (all parts of one) describe. ``path``: where it lies, None if it is elsewhere."""
     first = headers[0]
     architecture = first.text("general.architecture")
     if architecture is None:
@@ -107,7 +107,7 @@ def model_from_headers(headers: list[Header], source: str, projector: Header | N
         note=_note(architecture, shape, known),
         tensors=tensors,
         file_quant=files[0].quant,
-        path=source,
+        path=path,
     )
 
 

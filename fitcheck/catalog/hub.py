@@ -98,7 +98,7 @@ class Hub:
                 licence=listing.licence or model.licence,
                 downloads_30d=listing.downloads,
             )
-        return replace(model, hub_repo=repo, path=f"hf:{ref}")
+        return replace(model, hub_repo=repo)
 
     def listing(self, repo: str) -> Listing:
         """Files with sizes, and what the Hub counted."""
@@ -117,9 +117,8 @@ class Hub:
         chosen = _choose(repo, sets, quant, file)
         headers = [self._header(repo, name) for name in chosen.names]
         projector = next((s.rfilename for s in listing.siblings if gguf_model.is_projector(s.rfilename)), None)
-        model = gguf_model.model_from_headers(
-            headers, f"hf:{repo}", self._header(repo, projector) if projector is not None else None
-        )
+        beside = self._header(repo, projector) if projector is not None else None
+        model = gguf_model.model_from_headers(headers, None, beside)
         towers = tuple(each for each in model.files if each.quant == gguf_model.PROJECTOR_QUANT)
         model = replace(model, id=clean(f"hf:{repo}:{chosen.quant}"), files=(*files, *towers), gguf_repos=(repo,))
         if quant is None and file is None and len(sets) > 1:

@@ -23,23 +23,20 @@ def resolve(text: str, catalog: Catalog) -> Model:
     Raises FitcheckError: ``unknown_model``, ``ambiguous_model``, ``unreadable_file``, ``network``, ``not_found``,
     ``gated``, ``rate_limited``, ``offline``.
     """
-    return enriched(_resolve(text.strip(), catalog), catalog)
-
-
-def _resolve(text: str, catalog: Catalog) -> Model:
+    text = text.strip()
     if not 0 < len(text) <= MAX_TEXT or not text.isprintable():
         why = "a model's name is empty, too long or holds control characters"
         raise FitcheckError("unknown_model", why, "fitcheck catalog list")
     if text.startswith(HUB):
         from fitcheck.catalog.hub import Hub
 
-        return Hub().resolve(text.removeprefix(HUB))
+        return enriched(Hub().resolve(text.removeprefix(HUB)), catalog)
     if text.startswith(OLLAMA):
         from fitcheck.catalog.installed import ollama_model
 
-        return ollama_model(text.removeprefix(OLLAMA))
+        return enriched(ollama_model(text.removeprefix(OLLAMA)), catalog)
     if _looks_like_path(text):
-        return replace(from_path(Path(text).expanduser()), id=text)
+        return enriched(replace(from_path(Path(text).expanduser()), id=text), catalog)
     return _named(text, catalog)
 
 
@@ -48,8 +45,6 @@ def enriched(model: Model, catalog: Catalog) -> Model:
 
     The row must have the same architecture and, within 2 %, the same parameters.
     """
-    if model.path is None:
-        return model
     row = _row_of(model, catalog)
     if row is None:
         return model
@@ -95,13 +90,13 @@ def _named(text: str, catalog: Catalog) -> Model:
         if error.code != "unknown_model":
             raise
         if Path(text).exists():
-            return replace(from_path(Path(text)), id=text)
+            return enriched(replace(from_path(Path(text)), id=text), catalog)
         from fitcheck.catalog.installed import find
 
         model = find(text)
         if model is None:
             raise
-        return model
+        return enriched(model, catalog)
 
 
 def from_path(path: Path) -> Model:

@@ -88,7 +88,7 @@ def _short(name: str) -> str:
 
 def _lasting(ref: str, model: Model) -> str:
     """``ref``, such that it means the same in every folder."""
-    is_path = model.path is not None and not model.path.startswith("hf:") and Path(model.path).exists()
+    is_path = not ref.startswith(("hf:", "ollama:")) and model.path is not None and Path(model.path).exists()
     return str(Path(model.path or ref).absolute()) if is_path else ref
 
 
