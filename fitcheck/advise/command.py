@@ -18,7 +18,7 @@ def command(model: Model, fit: Fit) -> str:
     if fit.runtime not in _LLAMA_CPP or model.path:
         return fit.command
     if model.ollama_tags and fit.runtime != "lmstudio" and _is_what_the_tag_holds(fit.quant):
-        return f"ollama run {model.ollama_tags[0]}"
+        return f"ollama run {model.ollama_tags[0].removesuffix(':latest')}"
     repo = _gguf_repo(model, fit.quant)
     if repo and fit.runtime == "llama.cpp":
         return f"llama-server -hf {repo}{_suffix(fit.quant)} -c {fit.context_tokens}"

@@ -53,7 +53,7 @@ def _order(session: Session, fits: tuple[Fit, ...]) -> Iterator[str]:
     """Whose scores make the order."""
     index = next((fit.quality.index for fit in fits if fit.quality), None)
     if index in session.catalog.indices:
-        yield f"best answers first: {session.catalog.indices[index].name}, estimated where not measured"
+        yield f"best first: {session.catalog.indices[index].name}, estimated where unmeasured"
 
 
 def _next_steps(fits: tuple[Fit, ...]) -> Iterator[str]:

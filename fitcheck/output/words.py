@@ -66,22 +66,26 @@ def short_name(name: str) -> str:
 
 
 def _ram(machine: Machine) -> str:
-    total, usable = format_bytes(machine.ram.total_bytes), machine.ram.usable_bytes
-    return f"{total} RAM" + (f", {_gib(usable)} usable" if usable < machine.ram.total_bytes else "")
+    total, usable = _whole(machine.ram.total_bytes), machine.ram.usable_bytes
+    return f"{total} RAM" + (f", {_gib(usable)} free" if usable < machine.ram.total_bytes else "")
 
 
 def _card(card: Accelerator) -> str:
     if card.unified:
         return f"{short_name(card.name)} (shares the RAM)"
     usable = card.pool.usable_bytes
-    free = f", {_gib(usable)} usable" if usable < card.pool.total_bytes else ""
-    return f"{short_name(card.name)} {format_bytes(card.pool.total_bytes)}{free}"
+    free = f", {_gib(usable)} free" if usable < card.pool.total_bytes else ""
+    return f"{short_name(card.name)} {_whole(card.pool.total_bytes)}{free}"
 
 
 def _grouped(names: list[str]) -> list[str]:
     """Equal cards once: ``2x RTX 3090 24 GiB``."""
     counts = {name: names.count(name) for name in names}
     return [name if count == 1 else f"{count}x {name}" for name, count in counts.items()]
+
+
+def _whole(count: int) -> str:
+    return format_bytes(count).replace(".0 ", " ")
 
 
 def _gib(count: int) -> str:

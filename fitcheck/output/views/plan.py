@@ -48,7 +48,8 @@ def _blocks(report: Report) -> Iterator[Block]:
             yield line(f"  {requirement.name}: needs {requirement.needed}, has {requirement.found}", indent=4)
     yield BLANK
     yield Table(_COLUMNS, tuple(_row(option) for option in report.hardware))
-    missing = [name for kind, name in _KINDS.items() if kind not in {option.kind for option in report.hardware}]
+    found = {option.kind for option in report.hardware} | {"this_machine"}
+    missing = [name for kind, name in _KINDS.items() if kind not in found]
     if missing and not check.passed:
         yield line(Span(f"none does it: {', '.join(missing)}", DIM), indent=2)
     yield BLANK
