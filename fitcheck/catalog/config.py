@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from fitcheck.catalog.config_families import FAMILIES, Family
@@ -177,8 +177,7 @@ def _note(model_type: str, shape: Shape | None) -> str:
 def _tables() -> dict[str, Any]:
     """``data/config_defaults.json``: values that files of a model type leave out, and text types of multimodal ones."""
     path = Path(__file__).resolve().parent.parent / "data" / "config_defaults.json"
-    tables: dict[str, Any] = json.loads(path.read_bytes())
-    return tables
+    return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
 
 
 def _text_config(raw: Mapping[str, Any], tables: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
