@@ -12,18 +12,14 @@ A capture is a folder. Two layouts are read, and may be mixed:
 from __future__ import annotations
 
 import json
-import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fitcheck.errors import FitcheckError
-from fitcheck.probe.host import MIB, Host, LiveHost, clean, normal_arch
+from fitcheck.probe.capture_folder import CAPTURE_FILE, RECORD_HINT, machine_paths, read_recording, sources_of
+from fitcheck.probe.capture_system import guess_arch, guess_os
+from fitcheck.probe.host import MIB, Host, LiveHost, clean
 from fitcheck.types import Machine
-
-CAPTURE_FILE = "capture.json"
-_MOST_FILES = 20_000
-_LARGEST_CAPTURE = 32 * MIB
 
 #: What a tool printed, by the words that its command line must contain, best match first. A tool without arguments
 #: is looked up as ``<tool>.txt``.
@@ -41,18 +37,6 @@ _TOOL_OUTPUTS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("system_profiler", "SPDisplaysDataType"), "SPDisplaysDataType.json"),
     (("system_profiler", "SPHardwareDataType"), "system_profiler-SPHardwareDataType.txt"),
 )
-
-#: Where files of partial trees belong: a pattern of their path in the capture, and their path on the machine.
-_PLACES: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"(proc|sys|etc|run|dev|usr|home|root)/(.+)"), r"/\1/\2"),
-    (re.compile(r"(card\d+)/(.+)"), r"/sys/class/drm/\1/\2"),
-    (re.compile(r"kfd/(.+)"), r"/sys/class/kfd/kfd/\1"),
-    (re.compile(r"(\.dockerenv)"), r"/\1"),
-)
-#: A PCI device in the tree of bridges; also listed by its address, as the kernel does.
-_PCI_FILE = re.compile(r"/sys/devices/pci.*/([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f])/([^/]+)")
-#: Files that lie in the capture's top folder although they are those of the one card's device.
-_LOOSE_CARD_FILES = ("boot_vga", "class", "current_link_speed", "current_link_width", "device", "revision")
 
 
 class CaptureHost:
@@ -81,21 +65,21 @@ class CaptureHost:
         self.denied: dict[str, str] = dict(denied or {})
         _add_lspci(self._files, self.attached("lspci-vmmnD.txt"))
         self._folders = _folders((*self._files, *present))
-        self.os = os_name or _guess_os(self)
-        self.arch = arch or _guess_arch(self)
+        self.os = os_name or guess_os(self)
+        self.arch = arch or guess_arch(self)
 
     @classmethod
     def open(cls, folder: str | Path) -> CaptureHost:
         """Open a capture folder. Raises FitcheckError ``unreadable_capture``."""
         root = Path(folder)
         if not root.is_dir():
-            raise FitcheckError("unreadable_capture", f"no such capture folder: {clean(str(folder))}", _RECORD_HINT)
-        sources = _sources(root)
-        recorded = _recorded(root, sources.pop(CAPTURE_FILE, None))
+            raise FitcheckError("unreadable_capture", f"no such capture folder: {clean(str(folder))}", RECORD_HINT)
+        sources = sources_of(root)
+        recorded = read_recording(root, sources.pop(CAPTURE_FILE, None))
         files: dict[str, bytes | Callable[[], bytes]] = {}
         attachments: dict[str, bytes | Callable[[], bytes]] = {}
         for name, read in sources.items():
-            for path in _machine_paths(name, sources):
+            for path in machine_paths(name, sources):
                 files[path] = read
             attachments[name] = read
         files.update(recorded.files)
@@ -264,82 +248,17 @@ def record(folder: str | Path, host: Host | None = None) -> Machine:
     return machine
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# Opening a folder
-
-_RECORD_HINT = "record one with: fitcheck machine --capture FOLDER"
-
-
-class _Recorded:
-    """The parts of a ``capture.json``; garbage in it is left out."""
-
-    def __init__(self, document: Mapping[str, object]) -> None:
-        self.os = _text_or_none(document.get("os"))
-        self.arch = _text_or_none(document.get("arch"))
-        self.files = {path: text.encode("utf-8", "replace") for path, text in _joined(document.get("files")).items()}
-        self.commands = _joined(document.get("commands"))
-        self.variables = _texts(document.get("environ"))
-        self.denied = _texts(document.get("denied"))
-        queries = document.get("queries")
-        self.queries: dict[str, object] = dict(queries) if isinstance(queries, dict) else {}
-        present = document.get("present")
-        self.present = [path for path in present if isinstance(path, str)] if isinstance(present, list) else []
-
-
-def _recorded(root: Path, read: Callable[[], bytes] | None) -> _Recorded:
-    if read is None:
-        return _Recorded({})
-    try:
-        document = json.loads(read())
-    except (ValueError, RecursionError) as error:
-        raise FitcheckError(
-            "unreadable_capture", f"{clean(root.name)}/{CAPTURE_FILE} is not a capture", _RECORD_HINT
-        ) from error
-    return _Recorded(document if isinstance(document, dict) else {})
-
-
-def _sources(root: Path) -> dict[str, Callable[[], bytes]]:
-    """The files of a capture by their relative path. Links are not followed: a capture may come from anyone."""
-    sources: dict[str, Callable[[], bytes]] = {}
-    for folder, _, names in os.walk(root, followlinks=False):
-        for name in sorted(names):
-            path = Path(folder) / name
-            if len(sources) < _MOST_FILES and path.is_file() and not path.is_symlink():
-                sources[path.relative_to(root).as_posix()] = _reader(path)
-    return sources
-
-
-def _reader(path: Path) -> Callable[[], bytes]:
-    def read() -> bytes:
-        try:
-            with path.open("rb") as file:
-                return file.read(_LARGEST_CAPTURE)
-        except OSError:
-            return b""
-
-    return read
+def _in_lines(value: object) -> object:
+    """Texts of several lines as lists of lines: a capture is read by people, too."""
+    if not isinstance(value, dict):
+        return value
+    return {name: text.split("\n") if isinstance(text, str) and "\n" in text else text for name, text in value.items()}
 
 
 def _content(source: bytes | Callable[[], bytes] | None, limit: int) -> bytes | None:
     if source is None:
         return None
     return (source if isinstance(source, bytes) else source())[:limit]
-
-
-def _machine_paths(name: str, names: Iterable[str]) -> Iterable[str]:
-    """The paths on the machine of a file of the capture."""
-    for pattern, place in _PLACES:
-        match = pattern.fullmatch(name)
-        if match is not None:
-            path = match.expand(place)
-            yield path
-            device = _PCI_FILE.fullmatch(path)
-            if device is not None:
-                yield f"/sys/bus/pci/devices/{device[1]}/{device[2]}"
-            return
-    if name in _LOOSE_CARD_FILES:
-        for card in sorted({other.split("/")[0] for other in names if re.match(r"card\d+/device/", other)}):
-            yield f"/sys/class/drm/{card}/device/{name}"
 
 
 def _folders(paths: Iterable[str]) -> dict[str, set[str]]:
@@ -382,103 +301,3 @@ def _sysctl_values(text: str | None, names: Sequence[str]) -> dict[str, str] | N
     pairs = (line.partition(":") for line in text.splitlines())
     values = {name.strip(): value.strip() for name, colon, value in pairs if colon}
     return {name: values[name] for name in names if name in values} if names else values
-
-
-def _texts(value: object) -> dict[str, str]:
-    if not isinstance(value, dict):
-        return {}
-    return {key: text for key, text in value.items() if isinstance(key, str) and isinstance(text, str)}
-
-
-def _in_lines(value: object) -> object:
-    """Texts of several lines as lists of lines: a capture is read by people, too."""
-    if not isinstance(value, dict):
-        return value
-    return {name: text.split("\n") if isinstance(text, str) and "\n" in text else text for name, text in value.items()}
-
-
-def _joined(value: object) -> dict[str, str]:
-    """Texts by name, each a string or a list of lines."""
-    if not isinstance(value, dict):
-        return {}
-    whole = {name: "\n".join(map(str, text)) if isinstance(text, list) else text for name, text in value.items()}
-    return _texts(whole)
-
-
-def _text_or_none(value: object) -> str | None:
-    return clean(value, 40) if isinstance(value, str) and value else None
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# What system was recorded, where the capture does not say
-
-_OS_SIGNS: tuple[tuple[str, str, str], ...] = (
-    ("winreg.json", "", "windows"),
-    ("wmic-cpu.txt", "", "windows"),
-    ("cpuid.txt", "", "windows"),
-    ("fastfetch-gpu.json", "Direct3D", "windows"),
-    ("capture.txt", "\nos:             windows", "windows"),
-    ("nvidia-smi-q-x.xml", "<current_dm>WDDM", "windows"),
-    ("nvidia-smi-q-x.xml", "<driver_model>\n\t\t\t<current_dm>TCC", "windows"),
-    ("sysctl.txt", "hw.model: Mac", "darwin"),
-    ("sysctl.txt", "machdep.cpu.", "darwin"),
-    ("sysctl.txt", "hw.perflevel", "darwin"),
-    ("sysctl.txt", "", "freebsd"),
-    ("SPDisplaysDataType.json", "", "darwin"),
-    ("system_profiler-SPHardwareDataType.txt", "", "darwin"),
-    ("hardware_system_profiler_output.rb", "", "darwin"),
-    ("ggml-metal.log", "", "darwin"),
-    ("gpuinfo.txt", "Apple", "darwin"),
-    ("kstat.txt", "", "sunos"),
-    ("sysinfo-cpu.txt", "", "haiku"),
-    ("dmesg.boot", "", "freebsd"),
-    ("dmesg.txt", "FreeBSD", "freebsd"),
-)
-
-
-def _guess_os(host: CaptureHost) -> str:
-    if host.exists("/proc") or host.exists("/sys"):
-        return "linux"
-    for name, sign, system in _OS_SIGNS:
-        text = host.attached(name)
-        if text is not None and sign in text:
-            return system
-    return "linux"
-
-
-#: Words of /proc/cpuinfo that tell the architecture, first match wins.
-_ARCH_SIGNS: tuple[tuple[str, str], ...] = (
-    (r"^flags\s*:.*\blm\b", "x86_64"),
-    (r"^vendor_id\s*: (Genuine|Authentic)", "x86"),
-    (r"^vendor_id\s*: IBM/S390", "s390x"),
-    (r"^CPU architecture\s*: ?(8|AArch64)", "arm64"),
-    (r"^CPU implementer", "arm"),
-    (r"^isa\s*: ?rv64", "riscv64"),
-    (r"^cpu family\s*: \d+$", "x86_64"),
-    (r"^(cpu|machine)\s*:.*(POWER|PowerNV|CHRP)", "ppc64le"),
-    (r"^machine\s*:.*PowerMac", "ppc"),
-    (r"^(CPU Family|cpu family)\s*: ?Loongson-64", "loongarch64"),
-    (r"^cpu\s*: ?UltraSparc", "sparc64"),
-    (r"^cpu model\s*:", "mips"),
-)
-
-
-def _guess_arch(host: CaptureHost) -> str:
-    told = host.attached("uname-m.txt")
-    if told:
-        return normal_arch(clean(told, 20))
-    match = re.search(r"^Architecture:\s*(\S{1,20})", host.attached("lscpu.txt") or "", re.MULTILINE)
-    if match is not None:
-        return normal_arch(match[1])
-    text = host.read_text("/proc/cpuinfo", 65536) or ""
-    for sign, arch in _ARCH_SIGNS:
-        if re.search(sign, text, re.MULTILINE):
-            return arch
-    return _arch_of_other_systems(host)
-
-
-def _arch_of_other_systems(host: CaptureHost) -> str:
-    if host.os == "darwin":
-        intel = "Intel" in (host.attached("sysctl.txt") or "")
-        return "x86_64" if intel else "arm64"
-    return "x86_64" if host.os == "windows" else ""

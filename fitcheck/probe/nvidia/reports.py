@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 
-from fitcheck.probe.display import display_devices
+from fitcheck.probe.display import display_devices, parse_json
 from fitcheck.probe.host import Host, clean, to_int
 from fitcheck.probe.nvidia.smi import Card
 from fitcheck.units import MIB
@@ -13,14 +12,7 @@ from fitcheck.units import MIB
 
 def cards_of_reports(host: Host) -> tuple[Card, ...]:
     """Cards in gpustack's ``detect.json``, or in ``additional-properties.json`` by their address on the bus."""
-    return _cards_of_gpustack(_json(host.attached("detect.json"))) or _cards_of_properties(host)
-
-
-def _json(text: str | None) -> object:
-    try:
-        return json.loads(text) if text else None
-    except (ValueError, RecursionError):
-        return None
+    return _cards_of_gpustack(parse_json(host.attached("detect.json"))) or _cards_of_properties(host)
 
 
 def _cards_of_gpustack(entries: object) -> tuple[Card, ...]:
@@ -42,7 +34,7 @@ def _cards_of_gpustack(entries: object) -> tuple[Card, ...]:
 
 def _cards_of_properties(host: Host) -> tuple[Card, ...]:
     """``{"0000:01:00.0": {"vram": "6439305216", "compute_capability": "8.9"}}``: what a driver told another tool."""
-    told = _json(host.attached("additional-properties.json"))
+    told = parse_json(host.attached("additional-properties.json"))
     properties = told if isinstance(told, dict) else {}
     cards = []
     for device in display_devices(host, "10de") if properties else ():
