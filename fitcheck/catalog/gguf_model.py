@@ -15,7 +15,12 @@ from fitcheck.types import CountedMixer, Model, PublishedFile, Shape, Tensor
 
 MAX_PARTS = 1000
 _SPLIT = re.compile(r"(?P<stem>.*)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf", re.DOTALL)
+_QUANT = re.compile(
+    r"(?<![A-Za-z0-9])((?:UD-)?(?:I?Q[1-8](?:_[A-Z0-9]+)*|TQ[12]_0|BF16|F16|F32|MXFP4(?:_MOE)?|NVFP4))(?![A-Za-z0-9])",
+    re.IGNORECASE,
+)
 PROJECTOR_QUANT = "mmproj"
+DYNAMIC = "UD-"  # mixes that are told by the name of the file only; its header says what they started from
 _VISION_PREFIXES = ("v.", "mm.", "a.")  # Ollama keeps the vision part in the model's own file
 
 
@@ -46,6 +51,12 @@ def part_names(name: str) -> list[str]:
 def is_projector(name: str) -> bool:
     """Whether a file of this name is the vision or audio part that goes with a model."""
     return "mmproj" in name.lower() and name.lower().endswith(".gguf")
+
+
+def quant_of(name: str) -> str:
+    """The quantisation that a file name tells (``UD-Q4_K_XL``), "" if it tells none."""
+    found = _QUANT.findall(name.rsplit("/", 1)[-1]) or _QUANT.findall(name)
+    return found[-1].upper() if found else ""
 
 
 def _read(path: Path) -> Header:
@@ -171,7 +182,10 @@ def _file(headers: list[Header], first: Header, bodies: tuple[Tensor, ...], arch
 
 
 def _quant(header: Header, tensors: tuple[Tensor, ...]) -> str:
-    """The mix that the file names, else the type that most of its bytes have."""
+    """The mix that the file says it has, else the type that most of its bytes have."""
+    named = quant_of(header.name)
+    if named.startswith(DYNAMIC):
+        return named
     told = header.number("general.file_type")
     if told is not None and told & ~GUESSED in FILE_TYPES:
         return FILE_TYPES[told & ~GUESSED]

@@ -31,10 +31,6 @@ MAX_WEIGHT_HEADERS = 16  # files whose headers are read; for more, the Hub's own
 SAFETENSORS_FIRST_BYTES = 1 << 16
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.\-]{0,95}/[A-Za-z0-9_][\w.\-]{0,95}", re.ASCII)
-_QUANT = re.compile(
-    r"(?<![A-Za-z0-9])((?:UD-)?(?:I?Q[1-8](?:_[A-Z0-9]+)*|TQ[12]_0|BF16|F16|F32|MXFP4(?:_MOE)?|NVFP4))(?![A-Za-z0-9])",
-    re.IGNORECASE,
-)
 _PREFERRED = ("Q4_K_M", "UD-Q4_K_XL", "Q4_K_S", "MXFP4_MOE", "MXFP4", "Q4_0", "Q8_0")
 
 
@@ -267,12 +263,6 @@ def _is_safe(name: str) -> bool:
     return name.isprintable() and not name.startswith("/") and ".." not in name.split("/") and "\\" not in name
 
 
-def quant_of(name: str) -> str:
-    """The quantisation that a file name tells (``UD-Q4_K_XL``), "" if it tells none."""
-    found = _QUANT.findall(name.rsplit("/", 1)[-1]) or _QUANT.findall(name)
-    return found[-1].upper() if found else ""
-
-
 def _ggufs(listing: Listing) -> tuple[GgufSet, ...]:
     """The models in GGUF files of a repository, split ones put together, smallest first."""
     sizes = {s.rfilename: s.size or 0 for s in listing.siblings if s.rfilename.endswith(".gguf")}
@@ -283,7 +273,7 @@ def _ggufs(listing: Listing) -> tuple[GgufSet, ...]:
         folder, slash, base = name.rpartition("/")
         names = tuple(folder + slash + part for part in gguf_model.part_names(base))
         if names[0] == name and all(part in sizes for part in names):
-            sets.append(GgufSet(quant_of(name), names, sum(sizes[part] for part in names)))
+            sets.append(GgufSet(gguf_model.quant_of(name), names, sum(sizes[part] for part in names)))
     return tuple(sorted(sets, key=lambda each: each.bytes))
 
 
@@ -329,7 +319,9 @@ def _from_snapshot(snapshot: Path, quant: str | None, file: str | None) -> Model
     ggufs = [path for path in sorted(snapshot.rglob("*.gguf")) if not gguf_model.is_projector(path.name)]
     for path in ggufs:
         is_wanted = (
-            path.relative_to(snapshot).as_posix() == file if file else quant_of(path.name) == (quant or "").upper()
+            path.relative_to(snapshot).as_posix() == file
+            if file
+            else gguf_model.quant_of(path.name) == (quant or "").upper()
         )
         if is_wanted or (quant is None and file is None):
             return gguf_model.model_from_file(path)

@@ -88,6 +88,10 @@ def test_a_model_is_described_by_its_header(write_gguf: Write) -> None:
     assert model.files[0].bytes == path.stat().st_size
 
 
+def test_a_dynamic_mix_is_called_what_its_file_is_called(write_gguf: Write) -> None:
+    assert from_path(write_gguf("Small-UD-Q2_K_XL.gguf", *files.small_llama())).file_quant == "UD-Q2_K_XL"
+
+
 def test_versions_2_and_3_say_the_same(write_gguf: Write) -> None:
     one = from_path(write_gguf("a2/m.gguf", *files.small_llama(), version=2))
     two = from_path(write_gguf("a3/m.gguf", *files.small_llama(), version=3))

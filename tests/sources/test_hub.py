@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from fitcheck.catalog.hub import Hub, quant_of
+from fitcheck.catalog.gguf_model import quant_of
+from fitcheck.catalog.hub import Hub
 from fitcheck.errors import FitcheckError
 
 HERE = Path(__file__).parent
