@@ -24,7 +24,7 @@ _MEASURE_DEADLINE_S = 1.5
 
 #: Parts that look for accelerators, by system: the module of this package whose ``probe_<name>`` is asked.
 _PARTS = {
-    "linux": ("nvidia", "amd", "intel", "apple"),
+    "linux": ("nvidia", "amd", "intel", "apple", "npu"),
     "windows": ("windows", "nvidia"),
     "darwin": ("apple",),
 }
