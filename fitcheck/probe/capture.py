@@ -27,15 +27,10 @@ _TOOL_OUTPUTS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("nvidia-smi", "-q", "-x"), "nvidia-smi-q-x.xml"),
     (("nvidia-smi", "-L"), "nvidia-smi-L.txt"),
     (("nvidia-smi", "--query-gpu"), "query-gpu.csv"),
-    (("nvidia-smi", "--version"), "nvidia-smi-version.txt"),
     (("rocm-smi",), "rocm-smi.json"),
-    (("amd-smi",), "amd-smi.json"),
-    (("lscpu", "-p"), "lscpu-cores.txt"),
     (("sysinfo",), "sysinfo-cpu.txt"),
     (("clinfo", "--json"), "clinfo.json"),
-    (("vulkaninfo", "--json"), "vulkaninfo.json"),
     (("system_profiler", "SPDisplaysDataType"), "SPDisplaysDataType.json"),
-    (("system_profiler", "SPHardwareDataType"), "system_profiler-SPHardwareDataType.txt"),
 )
 
 
