@@ -21,6 +21,7 @@ _REMEDIES = {
     15: ("a GPU does not answer any more", "restart the machine; look into dmesg for Xid errors"),
     18: ("the NVIDIA driver was updated and the old one still runs", "restart the machine"),
 }
+_NO_LIBRARY = 12
 #: The same errors in the words of nvidia-smi.
 _SAYINGS = {"mismatch": 18, "communicate with the nvidia driver": 9, "permission": 4, "gpu is lost": 15}
 
@@ -54,7 +55,8 @@ def ask_driver(host: Host) -> Answer:
         reported = cards_of_reports(host)
         if reported:
             return Answer(reported, "another tool's report")
-    return Answer(problems=tuple(_driver_problem(told, host.denied.get("nvidia-smi") or _recorded_failure(host))))
+    said = host.denied.get("nvidia-smi") or _recorded_failure(host)
+    return Answer(problems=tuple(_driver_problem(host, told, said)))
 
 
 def _recorded_failure(host: Host) -> str:
@@ -63,12 +65,16 @@ def _recorded_failure(host: Host) -> str:
     return printed if re.search(r"failed|mismatch|couldn't communicate", printed, re.IGNORECASE) else ""
 
 
-def _driver_problem(told: dict[str, object], said: str) -> Iterator[Problem]:
+def _driver_problem(host: Host, told: dict[str, object], said: str) -> Iterator[Problem]:
     """The problem behind an error of the library, or behind what nvidia-smi printed when it failed."""
     code = to_int(told.get("error"))
     if code is None:
         code = next((known for words, known in _SAYINGS.items() if words in said.lower()), None)
     if code is None and not said:
+        return
+    if code == _NO_LIBRARY and not host.exists("/proc/driver/nvidia") and host.exists("/dev/dxg"):
+        hint = "if the card is NVIDIA's, update its driver in Windows"
+        yield Problem("nvidia", "WSL2 offers a GPU, but NVIDIA's library is not there", hint)
         return
     message, hint = _REMEDIES.get(code or 0, ("the NVIDIA driver does not answer", "run nvidia-smi to see why"))
     detail = clean(str(told.get("message") or said), 160)

@@ -211,3 +211,10 @@ def test_what_the_tool_says_when_it_fails_becomes_a_hint(words: str, hint: str) 
     by_status = CaptureHost(files, denied={"nvidia-smi": f"exit 9: {words}"})
     for host in (by_capture, by_status):
         assert hint in probe_nvidia(host).problems[0].hint
+
+
+def test_wsl2_without_the_library_does_not_claim_a_card_of_nvidia() -> None:
+    host = CaptureHost({"/dev/dxg": b""}, queries={"nvml": {"error": 12, "message": "not installed"}})
+    found = probe_nvidia(host)
+    assert found.accelerators == ()
+    assert found.problems[0].hint.startswith("if the card is NVIDIA's")
