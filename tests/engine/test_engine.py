@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -19,8 +20,10 @@ import pytest
 
 from fitcheck import catalog, facts
 from fitcheck.accuracy.memory import Predictor, Row
+from fitcheck.estimate.fit import Estimator
+from fitcheck.estimate.overhead import resident
 from fitcheck.estimate.quantize import weights
-from fitcheck.types import Model
+from fitcheck.types import Cpu, Machine, Model, Pool, Request
 
 BIN = Path(os.environ.get("FITCHECK_LLAMA_CPP", "/nonexistent"))
 pytestmark = pytest.mark.skipif(
@@ -126,6 +129,34 @@ def test_the_engine_allocates_what_is_predicted(question: Question, breakdown: P
     on_device, caches = predictor.weights_and_context(load, row)
     compute = predictor.compute(model, load, row)
     assert [*on_device, *caches, *compute] == [int(number) for number in done.stdout.split()]
+
+
+@pytest.mark.parametrize(
+    ("name", "quant"),
+    [
+        ("smollm2-135m-instruct", "Q4_K_M"),
+        ("gemma-3-270m", "Q4_0"),
+        ("gpt2", "Q8_0"),
+        ("granite-4.0-h-350m", "Q4_K_M"),
+        ("qwen2.5-0.5b-instruct", "Q5_K_M"),
+    ],
+)
+def test_a_real_load_stays_within_the_predicted_resident_memory(name: str, quant: str, tmp_path: Path) -> None:
+    """Files of zeros, loaded and run for real on the CPU: 512 tokens of prompt with room for all their logits."""
+    model = next(model for model in catalog.load().models if model.id == name)
+    whole = true_files.write(model, tmp_path / "whole.gguf")
+    file = tmp_path / "file.gguf"
+    subprocess.run([BIN / "llama-quantize", whole, file, quant], check=True, capture_output=True)
+    run = [BIN / "llama-bench", "-m", file, "-p", "512", "-n", "0", "-r", "1", "-t", "2"]
+    measure = "import resource as r, subprocess as s, sys; s.run(sys.argv[1:], check=True, stdout=s.DEVNULL); "
+    measure += "print(r.getrusage(r.RUSAGE_CHILDREN).ru_maxrss)"
+    done = subprocess.run([sys.executable, "-c", measure, *map(str, run)], capture_output=True, text=True, check=True)
+    request = Request(context_tokens=512, logits_tokens=0, quant=quant, runtime="llama.cpp")
+    ram = Pool(64 << 30, 64 << 30, 64 << 30)
+    machine = Machine("linux", "x86_64", Cpu("cpu", 2, 2), ram)
+    found = Estimator(facts.load()).place(model, quant, machine, request, "llama.cpp")
+    expected = resident(found.uses[0], mmap=True)
+    assert expected.least <= 1024 * int(done.stdout) <= expected.most
 
 
 @pytest.mark.parametrize("architecture", [question.architecture for question in USUAL])

@@ -182,7 +182,8 @@ def test_the_most_context_that_fits_is_the_most(model: str, ram: float, gpus: tu
 
     assert left(fit.max_context_tokens) >= 0
     assert fit.max_context_tokens == longest or left(min(fit.max_context_tokens + 256, longest)) < 0
-    assert fit.max_context_q8_tokens >= fit.max_context_tokens
+    # rotations of a quantised cache take some host memory, which may be what is short
+    assert fit.max_context_q8_tokens >= 0.98 * fit.max_context_tokens
 
 
 @given(st.integers(1, 5000), st.integers(0, 10**7), st.integers(1, 3000), st.integers(0, 10**6))
