@@ -98,7 +98,8 @@ class Probing:
         founds = {name: answer for name, answer in answers.items() if isinstance(answer, Found)}
         disk = self._disk.wait(self._until)
         parts = [self._system, self._disk, *self._vendors]
-        if not any(card.usable for found in founds.values() for card in found.accelerators):
+        works = any(card.usable for found in founds.values() for card in found.accelerators)
+        if not works and _may_have_gpu(self._host):
             last = _Part(_LAST_RESORT, _asker(_LAST_RESORT, self._host))
             fallback = last.wait(self._until)
             parts.append(last)
@@ -171,6 +172,11 @@ def _asker(name: str, host: Host) -> Callable[[], object]:
         return answer
 
     return ask
+
+
+def _may_have_gpu(host: Host) -> bool:
+    """Whether it is worth to start a tool that lists GPUs: Linux makes a device for every one that can be used."""
+    return host.os != "linux" or not host.live or host.exists("/dev/dri") or host.exists("/dev/dxg")
 
 
 def _read_disk(host: Host) -> _Disk:
