@@ -35,6 +35,7 @@ def _terms(use: Use, quant: str, model: Model, request: Request, runtimes: Runti
     tokens = f"a batch of {request.ubatch_tokens} tokens"
     yield Term("compute_buffer", use.name, use.compute, f"allocation plan of the graph for {tokens}", ENGINE)
     yield Term("output_buffer", use.name, use.output, f"{vocabulary} logits x 4 B x {request.parallel}", ENGINE)
+    yield Term("projector", use.name, use.projector, "image encoder (mmproj) in 16 bits", "catalog")
     yield Term("runtime_overhead", use.name, use.overhead, "driver context and process", "observed")
 
 
@@ -85,14 +86,27 @@ def _device_flags(found: Candidate, machine: Machine) -> list[str]:
     return ["--device", ",".join(f"{names}{name.removeprefix('gpu')}" for name in used)]
 
 
-def notes_of(found: Candidate, row: Runtime, context_tokens: int, sequences: int) -> tuple[str, ...]:
-    """What else is worth knowing: vLLM's pages."""
-    if not row.tensor_parallel or found.verdict is Verdict.NO or found.split.kind is not PlacementKind.GPU:
+def notes_of(found: Candidate, row: Runtime, context_tokens: int, request: Request) -> tuple[str, ...]:
+    """What else is worth knowing: vLLM's pages; what the process will show as resident."""
+    if found.verdict is Verdict.NO:
         return ()
-    from fitcheck.estimate.engines import pages_note
+    if row.tensor_parallel and found.split.kind is PlacementKind.GPU:
+        from fitcheck.estimate.engines import pages_note
 
-    note = pages_note(found, context_tokens, sequences)
-    return (note,) if note else ()
+        note = pages_note(found, context_tokens, request.parallel)
+        return (note,) if note else ()
+    if row.memory == LLAMA_CPP and request.mmap and found.split.kind is not PlacementKind.GPU:
+        return (_resident_note(found),)
+    return ()
+
+
+def _resident_note(found: Candidate) -> str:
+    from fitcheck.estimate.overhead import resident
+
+    shown = resident(found.uses[0], mmap=True)
+    low, high = format_bytes(shown.least), format_bytes(shown.most)
+    pages = format_bytes(shown.reclaimable)
+    return f"the process shows {low} to {high} of RAM; {pages} are pages of the file that the system can take back"
 
 
 def reasons_of(found: Candidate) -> tuple[str, ...]:

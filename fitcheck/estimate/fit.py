@@ -48,6 +48,7 @@ from fitcheck.types import (
     Request,
     Shape,
     Speed,
+    Task,
     Verdict,
     Weights,
 )
@@ -177,6 +178,7 @@ class Estimator:
             host_have=machine.ram.usable_bytes,
             host_overhead=self._facts.runtimes.overheads["cpu"].bytes,
             output_bytes=4 * shape.vocab_size * request.parallel,
+            projector_bytes=projector_bytes(model, request),
             margin=row.margin_bytes if request.margin_bytes is None else request.margin_bytes,
             compute=compute,
             plan=plan,
@@ -235,7 +237,7 @@ class Estimator:
             speed=self._speed(model, weights, placement, machine, request, runtime),
             quality=None,
             reasons=reasons_of(found),
-            notes=notes_of(found, row, context_of(model, request), request.parallel),
+            notes=notes_of(found, row, context_of(model, request), request),
             command=engines.command_of(row, model, quant, flags, context_of(model, request)),
             disk_bytes=weights.file_bytes,
             exact=weights.exact and found.exact,
@@ -358,6 +360,13 @@ def quants_of(model: Model, runtime: str | None, runtimes: Runtimes) -> tuple[st
     row = runtimes.row(runtime)
     native = row.native_quants.get(model.native_dtype)
     return (native,) if native else row.quants
+
+
+def projector_bytes(model: Model, request: Request) -> int:
+    """The image encoder in 16 bits (``mmproj`` file), where images are asked for."""
+    if request.task is not Task.VISION:
+        return 0
+    return 2 * sum(params for tower, params in model.tower_params.items() if "vision" in tower)
 
 
 def context_of(model: Model, request: Request) -> int:

@@ -65,12 +65,13 @@ class Use(NamedTuple):
     compute: int
     output: int
     overhead: int
+    projector: int
     expert_layers: int
 
     @property
     def need(self) -> int:
         """All of it."""
-        return self.weights + self.kv + self.state + self.compute + self.output + self.overhead
+        return sum(self[2:9])
 
     @property
     def left(self) -> int:
@@ -117,7 +118,8 @@ class Ground(NamedTuple):
 
     ``compute`` gives the compute buffers of a split, fast: where it has no plan of that very split, a bound that all
     splits of its kind share. ``plan`` walks the engine's graph for the split that was chosen (None: don't).
-    ``output_bytes``: the host's buffer for logits. ``margin``: bytes that should stay free on every device.
+    ``output_bytes``: the host's buffer for logits; ``projector_bytes``: of the image encoder, on the first GPU if any.
+    ``margin``: bytes that should stay free on every device.
     """
 
     load: Load
@@ -125,6 +127,7 @@ class Ground(NamedTuple):
     host_have: int
     host_overhead: int
     output_bytes: int
+    projector_bytes: int
     margin: int
     compute: Callable[[Split], Compute]
     plan: Callable[[Split], Compute] | None
@@ -207,12 +210,14 @@ def candidate(ground: Ground, split: Split, compute: Compute | None = None) -> C
         buffers[0],
         ground.output_bytes,
         ground.host_overhead,
+        0 if len(need.weights) > 1 else ground.projector_bytes,
         need.expert_layers[0],
     )
     uses = [host]
     for index, gpu in enumerate(ground.gpus[: len(need.weights) - 1], start=1):
         parts = (need.weights[index], need.kv[index], need.state[index], buffers[index])
-        uses.append(Use(gpu.name, gpu.have_bytes, *parts, 0, gpu.overhead_bytes, need.expert_layers[index]))
+        projector = ground.projector_bytes if index == 1 else 0
+        uses.append(Use(gpu.name, gpu.have_bytes, *parts, 0, gpu.overhead_bytes, projector, need.expert_layers[index]))
     if ground.unified and len(uses) > 1:
         uses = [_in_one_pool(host, uses[1])]
     found = tuple(uses)
@@ -355,6 +360,7 @@ def _shared_by(ground: Ground, count: int) -> Candidate:
             compute.bytes[index],
             0,
             gpu.overhead_bytes,
+            ground.projector_bytes,
             experts,
         )
         for index, gpu in enumerate(ground.gpus[:count], start=1)
