@@ -202,6 +202,10 @@ _DROPPED_WORDS = {
     "r", "tm", "nvidia", "amd", "ati", "intel", "apple", "geforce", "radeon", "instinct", "tesla", "gpu", "graphics",
     "generation", "card", "founders", "edition", "series", "core",
 }  # fmt: skip
+_MAKERS = {
+    "nvidia": Vendor.NVIDIA, "geforce": Vendor.NVIDIA, "tesla": Vendor.NVIDIA, "amd": Vendor.AMD, "ati": Vendor.AMD,
+    "radeon": Vendor.AMD, "instinct": Vendor.AMD, "intel": Vendor.INTEL, "apple": Vendor.APPLE,
+}  # fmt: skip
 _SAME_WORDS = {"mobile": "laptop", "notebook": "laptop", "g": "gb", "gib": "gb"}
 _WEAK = re.compile(r"^(?:rtx|gtx|gt|rx|arc|quadro)(?=[a-z]?\d)")
 
@@ -267,9 +271,10 @@ class _GpuNames:
             return [whole]
         wanted = _fold(text)
         found = self.folded.get(wanted, []) if wanted else []
-        if found or not re.search(r"\d{3}|[a-z]\d", wanted):
-            return found
-        return self.short.get(wanted, [])
+        if not found and re.search(r"\d{3}|[a-z]\d", wanted):
+            found = self.short.get(wanted, [])
+        makers = {_MAKERS[word] for word in _WORD.findall(text.lower()) if word in _MAKERS}
+        return [row for row in found if not makers or row.vendor in makers]
 
 
 class Tables:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fitcheck.errors import FitcheckError
 from fitcheck.probe import probe
@@ -25,7 +27,8 @@ SPELLINGS = {
     "RTX 4090 Founders Edition": "NVIDIA GeForce RTX 4090", "RTX-4090": "NVIDIA GeForce RTX 4090",
     "RTX 4090 laptop": "NVIDIA GeForce RTX 4090 Laptop GPU", "RTX 4090 Mobile": "NVIDIA GeForce RTX 4090 Laptop GPU",
     "RTX 4090 Laptop GPU": "NVIDIA GeForce RTX 4090 Laptop GPU", "4070 laptop": "NVIDIA GeForce RTX 4070 Laptop GPU",
-    "RTX 4090 48GB": "NVIDIA GeForce RTX 4090 48GB", "RTX 4090 Ti": "", "RTX 40900": "", "RTX": "", "potato": "",
+    "RTX 4090 48GB": "NVIDIA GeForce RTX 4090 48GB", "RTX 4090 Ti": "", "RTX 40900": "", 
+    "GTX 4090": "", "Radeon 4090": "", "GeForce 7900 XTX": "", "RTX": "", "potato": "",
     "3090": "NVIDIA GeForce RTX 3090", "RTX 3090 Ti": "NVIDIA GeForce RTX 3090 Ti",
     "3090ti": "NVIDIA GeForce RTX 3090 Ti", "RTX 3080": None, "RTX 3080 10GB": "NVIDIA GeForce RTX 3080",
     "RTX 3080 12GB": "NVIDIA GeForce RTX 3080 12GB", "rtx3080 12g": "NVIDIA GeForce RTX 3080 12GB",
@@ -245,6 +248,20 @@ def test_nonsense_is_one_clear_error(text: str) -> None:
         pretend(text)
     assert caught.value.code in {"unknown_hardware", "ambiguous_hardware"}
     assert "\x1b" not in caught.value.message + caught.value.hint
+
+
+@given(
+    st.text(max_size=60)
+    | st.sampled_from(sorted(SPELLINGS)).flatmap(lambda name: st.text(max_size=8).map(name.__add__))
+)
+def test_any_text_is_a_machine_or_one_clear_error(name: str, rest: str) -> None:
+    try:
+        machine = pretend(name + rest, tables=TABLES)
+    except FitcheckError as error:
+        assert (error.message + error.hint).isprintable()
+    else:
+        assert machine.ram.total_bytes > 0
+        assert all(card.pool.total_bytes > 0 and card.pool.bandwidth for card in machine.accelerators)
 
 
 def test_every_name_of_the_published_measurements_is_a_machine() -> None:
