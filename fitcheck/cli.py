@@ -58,6 +58,7 @@ def _app(arguments: list[str]) -> typer.Typer:
         "explain": explain,
         "plan": plan,
         "machine": machine,
+        "calibrate": calibrate,
         "schema": schema,
     }
     asked = arguments[0] if arguments else ""
@@ -186,6 +187,19 @@ def machine(
     from fitcheck.commands.machine import machine as answer
 
     return _print(answer(_session(machine), capture), output)
+
+
+def calibrate(
+    output: OutputOptions,
+    seconds: Annotated[float, typer.Option(min=1, max=3600, help="About how long it may take.")] = 60.0,
+    forget: Annotated[bool, typer.Option("--forget", help="Remove what was measured.")] = False,
+) -> Outcome:
+    """Measure this machine, and use the measurements from then on."""
+    output.check()
+    from fitcheck.commands import calibrate as command
+
+    session = _session()
+    return _print(command.forget(session) if forget else command.calibrate(session, seconds), output)
 
 
 def catalog_list(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,8 +42,12 @@ class Session:
         """A session on a machine that is at hand; None is this one."""
         session = cls()
         if machine is not None:
-            session.__dict__["machine"] = machine
+            session.use(machine)
         return session
+
+    def use(self, machine: Machine) -> None:
+        """Answer for this machine from now on."""
+        self.__dict__["machine"] = machine
 
     @cached_property
     def machine(self) -> Machine:
@@ -106,25 +112,33 @@ class Session:
 
 
 def user_folder() -> Path | None:
-    """Where the user's own models and calibration lie; None where there is no home."""
-    import os
-
+    """Where the user's own models and calibration lie: ``FITCHECK_HOME``, else the system's folder for such data; None
+    where there is no home."""
     chosen = os.environ.get("FITCHECK_HOME")
     if chosen:
         return Path(chosen)
-    from platformdirs import user_data_path
-
     try:
+        if sys.platform == "linux":  # what platformdirs answers there, which takes longer to import than to compute
+            data = os.environ.get("XDG_DATA_HOME")
+            return Path(data or Path.home() / ".local" / "share") / "fitcheck"
+        from platformdirs import user_data_path
+
         return user_data_path("fitcheck", appauthor=False)
     except (RuntimeError, KeyError):
         return None
 
 
+def require_user_folder() -> Path:
+    """The user's folder. Raises FitcheckError where there is none."""
+    folder = user_folder()
+    if folder is None:
+        raise FitcheckError("storage", "there is no folder for your own data", "set FITCHECK_HOME to a folder")
+    return folder
+
+
 def _machine(on: str | None, ram: int | None, vram: int | None, bandwidth: float | None) -> Machine:
     if on is None:
-        from fitcheck.probe import probe
-
-        return _corrected(probe(), ram, vram, bandwidth)
+        return _corrected(_this_machine(), ram, vram, bandwidth)
     path = Path(on)
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
@@ -139,6 +153,20 @@ def _machine(on: str | None, ram: int | None, vram: int | None, bandwidth: float
     from fitcheck.probe.pretend import pretend
 
     return pretend(on, ram_bytes=ram, vram_bytes=vram, bandwidth_per_s=bandwidth)
+
+
+def _this_machine() -> Machine:
+    """What the probe finds, with what ``fitcheck calibrate`` measured here."""
+    from fitcheck.probe import probe
+
+    folder = user_folder()
+    if folder is None or not (folder / "calibration.json").is_file():
+        return probe()
+    from fitcheck.calibrate import load
+
+    machine = probe(bandwidth=False)
+    calibration = load(machine, folder)
+    return probe() if calibration is None else replace(machine, calibration=calibration)
 
 
 def _read_machine(path: Path) -> Machine:

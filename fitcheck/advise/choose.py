@@ -15,6 +15,8 @@ from fitcheck.types import Fit, Machine, Model, PlacementKind, Request, Task, Ve
 
 #: A smaller one costs a fifth of the answers' quality: it is taken only when somebody asks for it.
 LEAST_QUANT = "Q3_K_M"
+#: Below this many parameters three bits cost too much as well.
+SMALL_PARAMS = 7_000_000_000
 
 
 class Choice(Struct, frozen=True):
@@ -93,7 +95,8 @@ class Chooser:
         if self.request.quant:
             return (self.request.quant,)
         quants = self.estimator.quants(model, self.request)
-        return quants[: quants.index(LEAST_QUANT) + 1] if LEAST_QUANT in quants else quants
+        least = LEAST_QUANT if model.params >= SMALL_PARAMS else COMMON_QUANT
+        return quants[: quants.index(least) + 1] if least in quants else quants
 
     def _floor(self, model: Model, task: Task) -> float:
         asked = self.request.min_decode_per_s

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 from msgspec.structs import replace
 
 from fitcheck.advise.suit import suits
 from fitcheck.catalog.browse import Filters, listed
 from fitcheck.errors import FitcheckError
-from fitcheck.session import Session, user_folder
+from fitcheck.output.progress import progress
+from fitcheck.session import Session, require_user_folder
 from fitcheck.types import Model, Report, Task
 
 
@@ -47,7 +45,10 @@ def add(session: Session, reference: str) -> Report:
     """Keep a model among the user's own: a file, a folder, or ``hf:org/repo[:quant]``."""
     from fitcheck.catalog import user
 
-    model = user.add(_own_folder(), reference, session.model(reference))
+    with progress() as show:
+        show(reference, 0.0)
+        found = session.model(reference)
+    model = user.add(require_user_folder(), reference, found)
     return session.report(
         "catalog_add", f"added {model.id}", models=(model,), next_steps=(f"fitcheck explain {model.id}",)
     )
@@ -57,28 +58,23 @@ def remove(session: Session, name: str) -> Report:
     """Forget one of the user's own models."""
     from fitcheck.catalog import user
 
-    model = user.remove(_own_folder(), name)
+    model = user.remove(require_user_folder(), name)
     return session.report("catalog_remove", f"removed {model.id}", models=(model,))
 
 
-def refresh(session: Session, progress: Callable[[str], None] = lambda reference: None) -> Report:
+def refresh(session: Session) -> Report:
     """Read the user's own models again from where they came. One that cannot be read stays as it was."""
     from fitcheck.catalog import user
 
-    folder = _own_folder()
+    folder = require_user_folder()
+    references = user.refs(folder)
     read: list[Model] = []
     notes: list[str] = []
-    for reference in user.refs(folder):
-        progress(reference)
-        try:
-            read.append(user.add(folder, reference, session.model(reference)))
-        except FitcheckError as error:
-            notes.append(f"{reference}: {error.message}")
+    with progress() as show:
+        for number, reference in enumerate(references):
+            show(reference, number / len(references))
+            try:
+                read.append(user.add(folder, reference, session.model(reference)))
+            except FitcheckError as error:
+                notes.append(f"{reference}: {error.message}")
     return session.report("catalog_refresh", f"{len(read)} models read again", models=tuple(read), notes=tuple(notes))
-
-
-def _own_folder() -> Path:
-    folder = user_folder()
-    if folder is None:
-        raise FitcheckError("storage", "there is no folder for your own models", "set FITCHECK_HOME to a folder")
-    return folder

@@ -68,4 +68,4 @@ def _next_steps(fits: tuple[Fit, ...]) -> Iterator[str]:
 def _missing_tools(session: Session, commands: Iterable[str]) -> Iterator[str]:
     """One line for each program that the commands start and this machine does not have."""
     missing = dict.fromkeys(filter(None, map(session.missing_tool, commands)))
-    return (f"{tool} is not installed here: {page}" for tool, page in missing)
+    return (f"to install {tool}: {page}" for tool, page in missing)

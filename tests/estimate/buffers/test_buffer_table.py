@@ -20,7 +20,7 @@ from fitcheck.estimate.buffers import (
 from fitcheck.estimate.buffers_build import TARGET, straight_pieces
 from fitcheck.estimate.graph.architectures import ARCHITECTURES
 from fitcheck.estimate.quantize import stored_shape
-from fitcheck.types import Model, Shape
+from fitcheck.types import Layer, Model, Shape
 
 CASES = 40
 
@@ -139,3 +139,22 @@ def test_output_buffer_holds_one_row_of_logits_per_sequence(models: tuple[Model,
     shape = Shape(hidden_size=64, vocab_size=1000, kinds=(), layers="")
     assert output_buffer_bytes(shape, 4) == 4 * 4 * 1000
     assert output_buffer_bytes(shape, 1, embedding=True) == 4 * (1000 + 64)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3n", "gemma4", "bert", "deepseek32", "falcon-h1", "phi2"])
+def test_a_shape_that_no_engine_has_gets_a_bound(architecture: str, models: tuple[Model, ...]) -> None:
+    """A file may say anything: experts without end, shared caches without an owner, layers of the wrong kind."""
+    layer = msgspec.convert(
+        {
+            "mixer": {"type": "attn", "n_heads": 0, "n_kv_heads": 0, "head_dim": 0, "kv_shared": True},
+            "ffn": {"type": "moe", "n_experts": 2**31, "experts_per_token": 2**31, "moe_intermediate_size": 7},
+        },
+        type=Layer,
+    )
+    for shape in (
+        Shape(hidden_size=0, vocab_size=0, kinds=(layer,), layers="a" * 3),
+        Shape(hidden_size=64, vocab_size=10, kinds=(layer,), layers="a", num_loops=2**31),
+        Shape(hidden_size=64, vocab_size=10, kinds=(), layers=""),
+    ):
+        question = BufferQuestion(architecture=architecture, shape=shape, context_tokens=4096)
+        assert not compute_buffers(question).exact
