@@ -188,10 +188,14 @@ def _read_disk(host: Host) -> _Disk:
 
 def _find_memory_speed(host: Host, cpu: Cpu, usable_bytes: int) -> Rate | None:
     """What the firmware tells root, else a measurement that takes a part of ``usable_bytes`` (0: do not measure)."""
-    from fitcheck.probe.bandwidth import measured_bandwidth
     from fitcheck.probe.memory_speed import read_firmware_speed
 
-    return read_firmware_speed(host, cpu) or measured_bandwidth(host, cpu.threads, usable_bytes)
+    told = read_firmware_speed(host, cpu)
+    if told is not None or not usable_bytes:
+        return told
+    from fitcheck.probe.bandwidth import measured_bandwidth
+
+    return measured_bandwidth(host, cpu.threads, usable_bytes)
 
 
 def _linux_version(host: Host) -> str | None:
