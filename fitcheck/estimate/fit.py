@@ -278,7 +278,8 @@ class Estimator:
         host, or all experts; several cards share those of one, with what pipelining adds. Marked as a bound.
         """
         cards = len(split.ends) - 1
-        alike = split.kind is not PlacementKind.SPLIT and cards <= 1
+        shape = self._shape(model)
+        alike = split.kind is not PlacementKind.SPLIT and (cards <= 1 or shares_caches(shape))
         asked = split if alike else _middle(split, load)
         context = context_of(model, request) * request.parallel
         key = (model.id, "" if alike else quant, context, asked, request.parallel, request.kv_type_k, flash, cards)
@@ -287,8 +288,8 @@ class Estimator:
             found = self._planned(model, quant, request, flash, gpus, asked)
             if not alike:
                 found = Compute(found.bytes, False)
-            if cards > 1:
-                extra = pipelining_bytes(self._shape(model), padded(context), request.ubatch_tokens)
+            if cards > 1 and not alike:
+                extra = pipelining_bytes(shape, padded(context), request.ubatch_tokens)
                 host, gpu = found.bytes[0], found.bytes[1]
                 found = Compute((host + extra, *[gpu + extra] * cards), False)
             self._computes[key] = found
@@ -442,6 +443,11 @@ def _middle(split: Split, load: Load) -> Split:
     return split_by(load, (1,), n + load.prediction_layers + 1 - n // 2)
 
 
+def shares_caches(shape: Shape) -> bool:
+    """Whether layers read caches of earlier ones, which several cards copy to one another."""
+    return any(isinstance(kind.mixer, Attention) and kind.mixer.kv_shared for kind in shape.kinds)
+
+
 def pipelining_bytes(shape: Shape, context_tokens: int, ubatch_tokens: int) -> int:
     """What several cards need beyond one at most, each: four copies of the inputs and of the activations between
     them. A bound.
@@ -449,7 +455,8 @@ def pipelining_bytes(shape: Shape, context_tokens: int, ubatch_tokens: int) -> i
     tokens = min(context_tokens, ubatch_tokens)
     windows = {kind.mixer.window for kind in shape.kinds if isinstance(kind.mixer, Attention)}
     masks = 2 * context_tokens * tokens * max(len(windows), 1)
-    return (PIPELINE_COPIES - 1) * masks + 3 * PIPELINE_COPIES * 4 * shape.hidden_size * tokens
+    width = max(shape.hidden_size, *(getattr(kind.mixer, "d_inner", 0) for kind in shape.kinds))
+    return (PIPELINE_COPIES - 1) * masks + 3 * PIPELINE_COPIES * 4 * width * tokens
 
 
 def _placement(found: Candidate, machine: Machine, flags: tuple[str, ...]) -> Placement:
