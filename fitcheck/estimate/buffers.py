@@ -217,7 +217,7 @@ def upper_bound(question: BufferQuestion) -> ComputeBuffers:
 def _layer_width(layer: Layer, d: int, question: BufferQuestion) -> int:
     """Numbers per token that a layer makes, none of them reused."""
     ffn = layer.ffn
-    width = 16 * d + _mixer_width(layer.mixer, question) + 2 * layer.extra_params // d
+    width = 16 * d + _mixer_width(layer.mixer, question) + 2 * layer.extra_params // max(1, d)
     if isinstance(ffn, DenseFeedForward):
         width += 3 * ffn.intermediate_size
     elif isinstance(ffn, MixtureOfExperts):
@@ -237,7 +237,7 @@ def _mixer_width(mixer: Mixer, question: BufferQuestion) -> int:
     if isinstance(mixer, ParallelMixers):
         return sum(_mixer_width(part, question) for part in mixer.parts)
     if isinstance(mixer, CountedMixer):
-        return 4 * mixer.params // question.shape.hidden_size
+        return 4 * mixer.params // max(1, question.shape.hidden_size)
     if isinstance(mixer, (Mamba1, Mamba2)):
         return 12 * mixer.d_inner + 4 * mixer.d_state * getattr(mixer, "n_groups", 1)
     return 24 * question.shape.hidden_size  # linear attention and short convolutions

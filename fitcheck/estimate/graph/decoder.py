@@ -13,7 +13,7 @@ from fitcheck.estimate.graph.attention import (
     latent_attention,
 )
 from fitcheck.estimate.graph.feed_forward import feed_forward
-from fitcheck.estimate.graph.model import ModelGraph, attention_of
+from fitcheck.estimate.graph.model import ModelGraph, UnknownGraphError, attention_of, expect
 from fitcheck.estimate.graph.recurrent import (
     DecayInputs,
     StateInputs,
@@ -119,7 +119,8 @@ class Decoder:
         """Feed-forward beside attention; the order of the sum is the architecture's."""
         g, traits = self.g, self.g.traits
         ffn = g.layers[il].ffn
-        assert isinstance(ffn, (DenseFeedForward, MixtureOfExperts))
+        if not isinstance(ffn, (DenseFeedForward, MixtureOfExperts)):
+            raise UnknownGraphError("parallel layer without feed-forward")
         attended, x, normed = (self._gathered(il, tensor) for tensor in (attended, x, normed))
         if traits.parallel_norm:
             normed = g.norm(x, il, "ffn_norm")
@@ -139,10 +140,10 @@ class Decoder:
             attend = doubled_q_attention if mixer.gate == "q_double" else attention
             return attend(g, il, x, mixer, self.caches)
         if isinstance(mixer, LatentAttention):
-            assert self.latent is not None
+            latent = expect(self.latent, LatentInputs)
             if self.indexing is not None:
-                return sparse_latent_attention(g, il, x, mixer, self.latent, self.indexing)
-            return latent_attention(g, il, x, mixer, self.latent)
+                return sparse_latent_attention(g, il, x, mixer, latent, self.indexing)
+            return latent_attention(g, il, x, mixer, latent)
         if isinstance(mixer, Mamba2):
             return mamba2(g, il, x, mixer, self.states)
         if isinstance(mixer, Mamba1):
@@ -152,8 +153,7 @@ class Decoder:
         if isinstance(mixer, KimiDelta):
             return kimi_delta(g, il, x, mixer, self.states)
         if isinstance(mixer, LightningAttention):
-            assert self.decays is not None
-            return lightning_attention(g, il, x, mixer, self.states, self.decays)
+            return lightning_attention(g, il, x, mixer, self.states, expect(self.decays, DecayInputs))
         if isinstance(mixer, ShortConvolution):
             return short_convolution(g, il, x, mixer, self.states)
         raise UnknownGraphError(type(mixer).__name__)
@@ -175,7 +175,3 @@ class Decoder:
             x.output = True
             x = g.rows(x, self.output_rows)
         g.logits(x)
-
-
-class UnknownGraphError(Exception):
-    """The program has no graph for this layer; the caller falls back to a bound."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from fitcheck.estimate.graph.attention import attend, normed_q_and_k, projections, rope
 from fitcheck.estimate.graph.feed_forward import dense
-from fitcheck.estimate.graph.model import ModelGraph
+from fitcheck.estimate.graph.model import ModelGraph, expect
 from fitcheck.estimate.graph.tensors import HOST, Tensor
 from fitcheck.types import Attention, DenseFeedForward
 
@@ -53,8 +53,7 @@ class Encoder:
         x = g.add(attended, x)
         if not traits.pre_norm:
             x = g.norm(x, il, "attn_output_norm")
-        ffn = g.layers[il].ffn
-        assert isinstance(ffn, DenseFeedForward)
+        ffn = expect(g.layers[il].ffn, DenseFeedForward)
         y = dense(
             g, il, g.norm(x, il, "ffn_norm") if traits.pre_norm else x, ffn.intermediate_size, ffn.gated, ffn.bias
         )
@@ -65,8 +64,7 @@ class Encoder:
 
     def _attention(self, il: int, x: Tensor) -> Tensor:
         g = self.g
-        spec = g.layers[il].mixer
-        assert isinstance(spec, Attention)
+        spec = expect(g.layers[il].mixer, Attention)
         q, k, v = projections(g, il, x, spec)
         q, k = normed_q_and_k(g, il, q, k, spec)
         if g.rotates(il):

@@ -5,7 +5,7 @@ Source: llama.cpp 0c1e57098, llm_graph_context::build_ffn and build_moe_ffn.
 
 from __future__ import annotations
 
-from fitcheck.estimate.graph.model import ModelGraph
+from fitcheck.estimate.graph.model import MAX_EXPERTS, ModelGraph, UnknownGraphError
 from fitcheck.estimate.graph.tensors import HOST, Dims, Tensor
 from fitcheck.types import DenseFeedForward, MixtureOfExperts
 
@@ -64,6 +64,8 @@ def latent_experts(g: ModelGraph, il: int, x: Tensor, spec: MixtureOfExperts) ->
 def experts(g: ModelGraph, il: int, x: Tensor, spec: MixtureOfExperts, logits: Tensor | None = None) -> Tensor:
     """Route, run the chosen experts, weigh and add them."""
     traits = g.traits
+    if not 0 < spec.experts_per_token <= spec.n_experts <= MAX_EXPERTS:
+        raise UnknownGraphError("number of experts")
     if logits is None:
         logits = g.matmul(il, "ffn_gate_inp", spec.n_experts, x, "f32")
     chosen, weights = _route(g, il, logits, spec)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from fitcheck.estimate.graph.attention import cached_attention, rope
 from fitcheck.estimate.graph.feed_forward import dense, experts
-from fitcheck.estimate.graph.model import ModelGraph
+from fitcheck.estimate.graph.model import ModelGraph, expect
 from fitcheck.estimate.graph.tensors import Tensor
 from fitcheck.types import Attention, DenseFeedForward, MixtureOfExperts
 
@@ -73,8 +73,7 @@ class Gemma4:
 
     def _layer(self, il: int, x: Tensor, per_layer: Tensor | None, width: int) -> Tensor:
         g = self.g
-        spec = g.layers[il].mixer
-        assert isinstance(spec, Attention)
+        spec = expect(g.layers[il].mixer, Attention)
         q, k, v = _q_and_kv(g, il, g.norm(x, il, "attn_norm"), spec)
         y = cached_attention(g, il, q, k, v, spec, self.caches[bool(g.windows[il])])
         y = g.norm(g.matmul(il, "attn_output", g.d, y), il, "post_attention_norm")
@@ -90,7 +89,7 @@ class Gemma4:
         spec = g.layers[il].ffn
         if isinstance(spec, DenseFeedForward):
             return dense(g, il, g.norm(x, il, "ffn_norm"), spec.intermediate_size)
-        assert isinstance(spec, MixtureOfExperts)
+        spec = expect(spec, MixtureOfExperts)
         beside = dense(g, il, g.norm(x, il, "ffn_norm"), spec.dense_parallel or 0)
         beside = g.norm(beside, il, "post_ffw_norm_1")
         normed = g.norm(x, il, "pre_ffw_norm_2")
@@ -176,8 +175,7 @@ class Gemma3n:
 
     def _layer(self, il: int, streams: Tensor, per_layer: Tensor, width: int) -> Tensor:
         g = self.g
-        spec = g.layers[il].mixer
-        assert isinstance(spec, Attention)
+        spec = expect(g.layers[il].mixer, Attention)
         predictions = self._predicted(il, streams)
         active = _slice(g, predictions)
         normed = g.norm(active, il, "attn_norm")
@@ -197,8 +195,7 @@ class Gemma3n:
 
     def _feed_forward(self, il: int, x: Tensor) -> Tensor:
         g = self.g
-        spec = g.layers[il].ffn
-        assert isinstance(spec, DenseFeedForward)
+        spec = expect(g.layers[il].ffn, DenseFeedForward)
         up = g.matmul(il, "ffn_up", spec.intermediate_size, x)
         gate = g.matmul(il, "ffn_gate", spec.intermediate_size, x)
         if il < SPARSE_LAYERS:

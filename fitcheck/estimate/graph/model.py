@@ -5,7 +5,7 @@ Source: llama.cpp 0c1e57098, src/llama-graph.cpp, src/llama-kv-cache*.cpp, src/l
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from fitcheck.estimate.graph.tensors import BLOCKS, HOST, Graph, Tensor, row_bytes
 from fitcheck.types import Attention, CompressedAttention, DenseFeedForward, Layer, Mixer, ParallelMixers
@@ -14,7 +14,21 @@ if TYPE_CHECKING:
     from fitcheck.estimate.buffers import BufferQuestion
     from fitcheck.estimate.graph.architectures import Traits
 
+T = TypeVar("T")
+MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
+MAX_EXPERTS = 1024  # LLAMA_MAX_EXPERTS
 CONTEXT_PADDING = 256  # tokens: contexts and window caches are rounded up to it
+
+
+class UnknownGraphError(Exception):
+    """The program has no graph for this model; the caller falls back to a bound."""
+
+
+def expect(part: object, kind: type[T]) -> T:
+    """``part`` if the graph knows how to build it. Raises UnknownGraphError."""
+    if not isinstance(part, kind):
+        raise UnknownGraphError(type(part).__name__)
+    return part
 
 
 def padded(count: int, step: int) -> int:
@@ -55,6 +69,10 @@ class ModelGraph(Graph):
 
     def __init__(self, question: BufferQuestion, traits: Traits) -> None:
         shape = question.shape
+        if not 0 < shape.n_layers * max(1, shape.num_loops) <= MAX_LAYERS:
+            raise UnknownGraphError("depth")
+        if shape.hidden_size < 1 or shape.vocab_size < 1:
+            raise UnknownGraphError("width")
         layers = list(shape.each_layer()) * max(1, shape.num_loops)
         devices = question.layer_devices or (HOST,) * (len(layers) + 1)
         super().__init__(devices, max(devices), question.weight_type or (lambda layer, name: "f16"))
@@ -158,12 +176,17 @@ class ModelGraph(Graph):
         owner = il
         if attention.kv_shared:
             owner = max(
-                i
-                for i in range(il)
-                if self.windows[i] == self.windows[il]
-                and (other := attention_of(self.layers[i].mixer))
-                and not other.kv_shared
+                (
+                    i
+                    for i in range(il)
+                    if self.windows[i] == self.windows[il]
+                    and (other := attention_of(self.layers[i].mixer))
+                    and not other.kv_shared
+                ),
+                default=-1,
             )
+            if owner < 0:
+                raise UnknownGraphError("shared cache without an owner")
         if owner not in self._caches:
             device = self.layer_devices[owner]
             k_width = attention.head_dim * attention.n_kv_heads

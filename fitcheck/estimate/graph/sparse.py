@@ -14,7 +14,7 @@ from fitcheck.estimate.graph.attention import (
     merged_heads,
     rope,
 )
-from fitcheck.estimate.graph.model import ModelGraph
+from fitcheck.estimate.graph.model import ModelGraph, expect
 from fitcheck.estimate.graph.tensors import Tensor
 from fitcheck.types import Indexer, LatentAttention
 
@@ -43,8 +43,7 @@ def sparse_latent_attention(
     for tensor in (q_full, vector, k_full):
         g.expand(tensor)
     keys, values = latent_cache(g, il, k_full, spec, inputs)
-    assert indexing.chosen is not None
-    mask = _mask(g, inputs.mask, indexing.chosen)
+    mask = _mask(g, inputs.mask, expect(indexing.chosen, Tensor))
     y = attend(g, il, q_full, keys, values, mask, decompress=spec.v_head_dim)
     return g.matmul(il, "attn_output", g.d, y)
 

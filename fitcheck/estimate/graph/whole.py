@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fitcheck.estimate.graph.architectures import ARCHITECTURES
-from fitcheck.estimate.graph.decoder import Decoder, UnknownGraphError
+from fitcheck.estimate.graph.decoder import Decoder
 from fitcheck.estimate.graph.encoder import Encoder
 from fitcheck.estimate.graph.gemma import Gemma3n, Gemma4
-from fitcheck.estimate.graph.model import ModelGraph
+from fitcheck.estimate.graph.model import ModelGraph, UnknownGraphError
 from fitcheck.estimate.graph.planner import CUDA_RULES, METAL_RULES, plan
 from fitcheck.estimate.graph.tensors import HOST
 from fitcheck.types import Backend
@@ -38,8 +38,8 @@ def built(question: BufferQuestion) -> ModelGraph | None:
     traits = ARCHITECTURES.get(question.architecture)
     if traits is None:
         return None
-    graph = ModelGraph(question, traits)
     try:
+        graph = ModelGraph(question, traits)
         _BUILDERS[traits.family](graph).build()
     except UnknownGraphError:
         return None
