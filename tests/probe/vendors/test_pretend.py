@@ -27,7 +27,7 @@ SPELLINGS = {
     "RTX 4090 Founders Edition": "NVIDIA GeForce RTX 4090", "RTX-4090": "NVIDIA GeForce RTX 4090",
     "RTX 4090 laptop": "NVIDIA GeForce RTX 4090 Laptop GPU", "RTX 4090 Mobile": "NVIDIA GeForce RTX 4090 Laptop GPU",
     "RTX 4090 Laptop GPU": "NVIDIA GeForce RTX 4090 Laptop GPU", "4070 laptop": "NVIDIA GeForce RTX 4070 Laptop GPU",
-    "RTX 4090 48GB": "NVIDIA GeForce RTX 4090 48GB", "RTX 4090 Ti": "", "RTX 40900": "", 
+    "RTX 4090 48GB": "NVIDIA GeForce RTX 4090 48GB", "RTX 4090 Ti": "", "RTX 40900": "",
     "GTX 4090": "", "Radeon 4090": "", "GeForce 7900 XTX": "", "RTX": "", "potato": "",
     "3090": "NVIDIA GeForce RTX 3090", "RTX 3090 Ti": "NVIDIA GeForce RTX 3090 Ti",
     "3090ti": "NVIDIA GeForce RTX 3090 Ti", "RTX 3080": None, "RTX 3080 10GB": "NVIDIA GeForce RTX 3080",
@@ -250,10 +250,8 @@ def test_nonsense_is_one_clear_error(text: str) -> None:
     assert "\x1b" not in caught.value.message + caught.value.hint
 
 
-@given(
-    st.text(max_size=60)
-    | st.sampled_from(sorted(SPELLINGS)).flatmap(lambda name: st.text(max_size=8).map(name.__add__))
-)
+@settings(deadline=None)
+@given(st.sampled_from(["", *SPELLINGS]), st.text(max_size=30))
 def test_any_text_is_a_machine_or_one_clear_error(name: str, rest: str) -> None:
     try:
         machine = pretend(name + rest, tables=TABLES)
