@@ -282,7 +282,8 @@ class Estimator:
         alike = split.kind is not PlacementKind.SPLIT and (cards <= 1 or shares_caches(shape))
         asked = split if alike else _middle(split, load)
         context = context_of(model, request) * request.parallel
-        key = (model.id, "" if alike else quant, context, asked, request.parallel, request.kv_type_k, flash, cards)
+        backend = gpus[0].backend if gpus else Backend.CPU
+        key = (model.id, "" if alike else quant, context, asked, cards, flash, backend, *_graph_settings(request))
         found = self._computes.get(key)
         if found is None:
             found = self._planned(model, quant, request, flash, gpus, asked)
@@ -441,6 +442,20 @@ def _middle(split: Split, load: Load) -> Split:
     if split.cpu_expert_layers:
         return split_by(load, (1,), None, n)
     return split_by(load, (1,), n + load.prediction_layers + 1 - n // 2)
+
+
+def _graph_settings(request: Request) -> tuple[object, ...]:
+    """What of a request the engine's graph depends on, beside the context."""
+    return (
+        request.parallel,
+        request.ubatch_tokens,
+        request.batch_tokens,
+        request.logits_tokens,
+        request.kv_type_k,
+        request.kv_type_v,
+        request.swa_full,
+        request.kv_unified,
+    )
 
 
 def shares_caches(shape: Shape) -> bool:

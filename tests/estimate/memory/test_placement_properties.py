@@ -142,6 +142,14 @@ def test_the_parts_of_a_split_add_up_to_the_whole(model: str, ram: float, gpus: 
 
 
 @PROPERTY
+@given(model_ids, st.sampled_from((128, 512, 1024)), st.sampled_from((1, 0)), st.booleans())
+def test_an_answer_does_not_depend_on_questions_before_it(model: str, ubatch: int, logits: int, full: bool) -> None:
+    request = Request(ubatch_tokens=ubatch, logits_tokens=logits, swa_full=full)
+    fresh = Estimator(FACTS).place(models()[model], "Q4_K_M", machine(4096), request, "llama.cpp")
+    assert place(model, machine(4096), request) == fresh
+
+
+@PROPERTY
 @given(model_ids, memories)
 def test_unified_memory_is_counted_once(model: str, gib: float) -> None:
     where = machine(gib, (gib,), unified=True)
