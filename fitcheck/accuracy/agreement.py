@@ -43,8 +43,11 @@ def sample(models: Sequence[Model], count: int = SAMPLE) -> list[Model]:
     return known[:: max(1, len(known) // count)][:count]
 
 
-def disagreements(machine: str, models: Sequence[Model], request: Request | None = None) -> Iterator[str]:
-    """One line for each answer about ``models`` on ``machine`` that differs between commands."""
+def disagreements(
+    machine: str, models: Sequence[Model], request: Request | None = None, limit: int | None = None
+) -> Iterator[str]:
+    """One line for each answer about ``models`` on ``machine`` that differs between commands. ``limit``: how many
+    fits of a scan are worked out (None: all); of the others only whether check agrees is known."""
     from fitcheck.advise.suit import suits
     from fitcheck.commands.check import check_model
     from fitcheck.commands.explain import explain
@@ -53,7 +56,7 @@ def disagreements(machine: str, models: Sequence[Model], request: Request | None
 
     asked = request or Request()
     session = Session(machine)
-    scanned = {fit.model: fit for fit in scan(session, asked, limit=None).fits}
+    scanned = {fit.model: fit for fit in scan(session, asked, limit=limit).fits}
     for model in models:
         check = check_model(session, model, asked)
         answers = {
@@ -61,7 +64,7 @@ def disagreements(machine: str, models: Sequence[Model], request: Request | None
             "plan": own_fit(session, model, asked),
         }
         if suits(model, asked.task):
-            if check.passed != (model.id in scanned):
+            if check.passed != (model.id in scanned) and (limit is None or not check.passed):
                 yield f"{machine}, {model.id}: check says {'yes' if check.passed else 'no'}, scan the contrary"
             if model.id in scanned:
                 answers["scan"] = scanned[model.id]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fitcheck.advise.suit import floor_per_s, licensed, suits
+from fitcheck.advise.suit import floor_per_s, licensed, most_context, suits, takes_context
 from fitcheck.types import Fit, Interval, Licences, Model, Request, Requirement, Verdict
 from fitcheck.units import format_bytes, format_speed, format_tokens
 
@@ -49,9 +49,9 @@ def _memory_found(fit: Fit) -> str:
 
 
 def _context(model: Model, request: Request) -> Iterator[Requirement]:
-    asked, most = request.context_tokens, max(model.context_tokens, model.context_extended_tokens or 0)
-    if asked is not None and most and asked > most:
-        yield Requirement("context", False, format_tokens(asked), f"{format_tokens(most)}, the most this model takes")
+    if request.context_tokens is not None and not takes_context(model, request):
+        found = f"{format_tokens(most_context(model))}, the most this model takes"
+        yield Requirement("context", False, format_tokens(request.context_tokens), found)
 
 
 def _rate(name: str, least: float, found: Interval | None, fits: bool) -> Requirement:

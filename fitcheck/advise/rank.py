@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from fitcheck.advise.choose import Choice, Chooser
 from fitcheck.advise.quality import Qualities
-from fitcheck.advise.suit import COMFORT_PER_S, FLOOR_PER_S, licensed, suits
+from fitcheck.advise.suit import COMFORT_PER_S, FLOOR_PER_S, licensed, suits, takes_context
 from fitcheck.estimate.fit import Estimator
 from fitcheck.types import Answer, Fit, Machine, Model, Quality, Request, Task
 
@@ -48,7 +48,7 @@ def rank(
     Each model appears once, in the quantisation that ``Chooser`` takes. ``limit``: how many are worked out in full
     (None: all). Pure.
     """
-    models = [model for model in models if model.shape is not None and licensed(model, request.licences)]
+    models = [model for model in models if model.shape is not None and _is_asked_for(model, request)]
     chooser = Chooser(machine, request, estimator)
     suitable = [model for model in models if suits(model, request.task)]
     passing = _by_quality(chooser, suitable, request.task, qualities)
@@ -57,6 +57,10 @@ def rank(
     best = tuple(_best(models, chooser, qualities, request.task, passing))
     notes = tuple(_within_reach(suitable, chooser, qualities, passing))
     return Ranking(fits, len(passing) - len(shown), len(suitable) - len(passing), best, notes)
+
+
+def _is_asked_for(model: Model, request: Request) -> bool:
+    return licensed(model, request.licences) and takes_context(model, request)
 
 
 def _by_quality(

@@ -17,6 +17,7 @@ COMFORT_PER_S = 20.0
 _SPECIALISTS = frozenset(
     ("base", "coder", "guard", "translation", "math", "medical", "function_calling", "user_simulation", "agent_world")
 )
+DEFAULT_CONTEXT_TOKENS = Request().context_tokens or 0
 _NEEDED = {Task.REASONING: "reasoning", Task.VISION: "vision"}
 
 
@@ -40,6 +41,18 @@ def for_model(model: Model, request: Request) -> Request:
     if request.task is Task.CHAT and "embedding" in model.modalities:
         return replace(request, task=Task.EMBEDDING)
     return request
+
+
+def most_context(model: Model) -> int:
+    """The longest context that a model takes, in tokens; 0 where that is not known."""
+    return max(model.context_tokens, model.context_extended_tokens or 0)
+
+
+def takes_context(model: Model, request: Request) -> bool:
+    """Whether the context that is asked for is not too long for the model. The default asks for no more than a model
+    has: nobody named it."""
+    asked, most = request.context_tokens, most_context(model)
+    return asked is None or not most or asked <= max(most, DEFAULT_CONTEXT_TOKENS)
 
 
 def floor_per_s(model: Model, task: Task) -> float:
