@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from fitcheck import catalog, facts
+from fitcheck.accuracy.buffers_table import TARGET, straight_pieces
 from fitcheck.estimate.buffers import (
     BufferQuestion,
     BufferTable,
@@ -17,7 +18,6 @@ from fitcheck.estimate.buffers import (
     output_buffer_bytes,
     upper_bound,
 )
-from fitcheck.estimate.buffers_build import TARGET, straight_pieces
 from fitcheck.estimate.graph.architectures import ARCHITECTURES
 from fitcheck.estimate.quantize import stored_shape
 from fitcheck.types import Layer, Model, Shape

@@ -1,6 +1,6 @@
 """Plan the compute buffers of the catalog's models and write ``fitcheck/data/buffers.json``.
 
-Run ``python -m fitcheck.estimate.buffers_build`` after a change of the catalog or of ``fitcheck.estimate.graph``. For
+Run ``python -m fitcheck.accuracy.buffers_table`` after a change of the catalog or of ``fitcheck.estimate.graph``. For
 each model, placement and cache type the planner is asked at as few contexts as it takes to find the straight pieces
 between which it bends: two points from each end give two lines; where they meet is tried next. Half of the layers on
 the host bends all the time and stands for other splits anyway: there contexts are doubled, with lines between them.
