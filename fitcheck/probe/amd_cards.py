@@ -12,7 +12,15 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from fitcheck.probe.display import DisplayDevice, display_devices, link_of, parse_json, problem_of_access
+from fitcheck.probe.display import (
+    GROUPS_HINT,
+    DisplayDevice,
+    display_devices,
+    link_of,
+    parse_json,
+    problem_of_access,
+    refused_nodes,
+)
 from fitcheck.probe.hardware import TOO_SLOW, TRANSFERS_PER_CLOCK, GpuRow, backends_of, find_gpu, fold_name, load_gpus
 from fitcheck.probe.host import Found, Host, clean, to_int
 from fitcheck.types import Accelerator, Evidence, Link, Origin, Pool, Problem, Rate, Vendor
@@ -419,14 +427,9 @@ def _evidence(card: Accelerator, source: str) -> Evidence:
 
 
 def _problems_of_access(host: Host, cards: list[_Card]) -> Iterator[Problem]:
-    if host.exists("/dev/kfd") and all(card.trouble is None for card in cards):
-        host.read_bytes("/dev/kfd", 0)
-        if "permission" in host.denied.get("/dev/kfd", ""):
-            yield Problem(
-                "amd",
-                "/dev/kfd is not accessible: ROCm will not find the GPU, Vulkan may",
-                "add yourself to the groups render and video: sudo usermod -aG render,video $USER, then log in again",
-            )
+    refused = refused_nodes(host, "/dev/kfd") if any(card.trouble is None for card in cards) else ()
+    if refused:
+        yield Problem("amd", f"you may not open {', '.join(refused)}: engines will not find the GPU", GROUPS_HINT)
 
 
 def _problems_of(card: _Card, accelerator: Accelerator) -> Iterator[Problem]:

@@ -106,6 +106,18 @@ def link_of(host: Host, device: DisplayDevice) -> Link | None:
     return None
 
 
+def refused_nodes(host: Host, *more: str) -> tuple[str, ...]:
+    """The device files that this user may not open, of the render nodes and ``more``."""
+    nodes = [f"/dev/dri/{name}" for name in host.list_dir("/dev/dri")[:64] if name.startswith("renderD")]
+    paths = [path for path in (*more, *nodes) if host.exists(path)]
+    for path in paths:
+        host.read_bytes(path, 0)
+    return tuple(path for path in paths if "permission" in host.denied.get(path, ""))
+
+
+GROUPS_HINT = "add yourself to their groups: sudo usermod -aG render,video $USER, then log in again"
+
+
 def problem_of_access(host: Host, device: DisplayDevice, wanted: tuple[str, ...]) -> str | None:
     """Why this process cannot use a card that the kernel shows, in words; None where it can or nothing tells.
 

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fitcheck.probe.display import DisplayDevice, display_devices, link_of, parse_json, problem_of_access
+from fitcheck.probe.display import (
+    GROUPS_HINT,
+    DisplayDevice,
+    display_devices,
+    link_of,
+    parse_json,
+    problem_of_access,
+    refused_nodes,
+)
 from fitcheck.probe.hardware import TOO_SLOW, GpuRow, backends_of, find_gpu, load_gpus
 from fitcheck.probe.host import Found, Host, to_int
 from fitcheck.types import Accelerator, Evidence, Link, Origin, Pool, Problem, Rate, Vendor
@@ -35,6 +43,11 @@ def find_cards(host: Host) -> Found:
         problems += _problems_of(device, card, row, problem_of_access(host, device, _DRIVERS))
         rate = f", {format_rate(card.pool.bandwidth.per_s)}" if card.pool.bandwidth else ""
         evidence.append(Evidence("gpu.intel", f"{card.name}, {format_bytes(card.pool.total_bytes)}{rate}", source))
+    refused = refused_nodes(host) if any(card.usable for card in accelerators) else ()
+    if refused:
+        problems.append(
+            Problem("intel", f"you may not open {', '.join(refused)}: engines will not find it", GROUPS_HINT)
+        )
     return Found(accelerators=tuple(accelerators), problems=tuple(problems), evidence=tuple(evidence))
 
 

@@ -86,6 +86,13 @@ def test_a_card_on_the_bus_without_a_driver_is_not_counted() -> None:
     assert "no kernel driver" in found.problems[0].message
 
 
+def test_a_render_node_that_this_user_may_not_open_names_the_groups() -> None:
+    node = "/dev/dri/renderD128"
+    host = CaptureHost(files_of("8086:e20b"), os_name="linux", present=[node], denied={node: "permission denied"})
+    (problem,) = probe_intel(host).problems
+    assert node in problem.message and "render,video" in problem.hint
+
+
 @pytest.mark.parametrize("garbage", [b"", b"\xff\0", b"-1", b"99999999999999999999999999"])
 def test_garbage_is_survived(garbage: bytes) -> None:
     files = files_of("8086:e20b", **{"tile0/physical_vram_size_bytes": "1", "max_link_speed": "1", "revision": "1"})
