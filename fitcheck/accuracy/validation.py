@@ -14,6 +14,7 @@ from typing import NamedTuple
 from fitcheck.accuracy.measurements import Measured
 from fitcheck.accuracy.regression import Observation, Prior, fit
 from fitcheck.estimate.speed_model import SpeedModel, Term, total_seconds
+from fitcheck.types import Backend
 
 GRADES = {"A": 1.0, "B": 0.7, "C": 0.35}
 LARGE = 8  # cells that make a group a fold of its own
@@ -40,7 +41,7 @@ def weights(rows: Sequence[Measured]) -> list[float]:
 def fitted(
     rows: Sequence[Measured], terms: Sequence[Sequence[Term]], counts: Sequence[float], model: SpeedModel
 ) -> dict[str, float]:
-    """The parameters from the rows that train."""
+    """The parameters that occur in the terms, from the rows that train."""
 
     def prior(key: str) -> Prior:
         family = model.family(key)
@@ -51,12 +52,12 @@ def fitted(
         for row, row_terms, count in zip(rows, terms, counts, strict=True)
         if row.trains
     ]
-    return {**base_parameters(model), **fit(observations, prior)}
+    return fit(observations, prior)
 
 
 def base_parameters(model: SpeedModel) -> dict[str, float]:
     """What is believed where nothing was measured: whole keys, and families that all their members start from."""
-    backends = ("cuda", "rocm", "metal", "vulkan", "sycl", "cpu", "vllm", "mlx", "exllama", "transformers")
+    backends = [backend.value for backend in Backend] + sorted(set(model.runtime_backends.values()))
     found = {}
     for key, family in model.families.items():
         if key.count("/") > 2 or family.exponent:
@@ -76,12 +77,14 @@ def left_out(
     """Every row predicted by parameters that were fitted without its fold. ``group`` names what is left out whole."""
     terms = [terms_of(row) if terms_of else row.terms(model) for row in rows]
     counts = weights(rows)
+    base = base_parameters(model)
     outcomes = []
     fold_of = folds(rows, group)
     for fold in sorted(set(fold_of.values())):
         inside = [fold_of[group(row)] == fold for row in rows]
         keep = [i for i, is_inside in enumerate(inside) if not is_inside]
-        parameters = fitted([rows[i] for i in keep], [terms[i] for i in keep], [counts[i] for i in keep], model)
+        found = fitted([rows[i] for i in keep], [terms[i] for i in keep], [counts[i] for i in keep], model)
+        parameters = {**base, **found}
         for row, row_terms, is_inside in zip(rows, terms, inside, strict=True):
             if is_inside:
                 error = log(row.seconds / total_seconds(row_terms, parameters))
