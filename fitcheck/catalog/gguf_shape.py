@@ -484,7 +484,7 @@ class _Listed:
             moe_intermediate_size=width,
             gated=self._gated("ffn", "_exps") or self._has("ffn_gate.0"),
             bias="ffn_down_exps.bias" in self._dims,
-            router_bias="exp_probs_b.bias" in self._dims or "ffn_gate_inp.bias" in self._dims,
+            router_bias=any(name.startswith(("exp_probs_b", "ffn_gate_inp.bias")) for name in self._dims),
             n_shared=max(1, sizes.get("expert_shared_count")) if shared else 0,
             shared_intermediate_size=shared or None,
             shared_gate=self._has("ffn_gate_inp_shexp"),
@@ -504,7 +504,7 @@ def _outside_listed(
     per_layer = _elements([outside.get("per_layer_token_embd.weight", (0,))])
     positions = outside.get("position_embd.weight", ())
     pooled = row.embedding or sizes.has("pooling_type")
-    final = "output_norm" if "output_norm.weight" in outside or not pooled else "token_embd_norm"
+    final = "output_norm" if "output_norm.weight" in outside else "token_embd_norm"  # encoders, LFM2
     counted = (*_COUNTED_OUTSIDE, final)
     rest = [size for name, size in outside.items() if not name.startswith((*counted, *_NO_PARAMETERS))]
     biased = any("attn_norm.bias" in block or "attn_output_norm.bias" in block for block in blocks)

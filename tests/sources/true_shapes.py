@@ -147,8 +147,9 @@ def _attention_sizes(arch: str, shape: Shape, layers: list[Layer]) -> dict[str, 
         )
     full = next((each for each in present if each.window is None), present[0])
     windowed = next((each for each in present if each.window is not None), None)
+    without = 0 if arch == "deci" else full.n_heads  # heads where there is no attention
     sizes: dict[str, Any] = {
-        "attention.head_count": _same_or_list([each.n_heads if each else full.n_heads for each in found]),
+        "attention.head_count": _same_or_list([each.n_heads if each else without for each in found]),
         "attention.key_length": full.head_dim,
         "attention.value_length": full.v_head_dim or full.head_dim,
         "rope.dimension_count": full.head_dim,
@@ -254,8 +255,9 @@ def _tensors(model: Model, shape: Shape) -> Rows:
     if shape.lm_head_bias:
         yield "output.bias", (shape.vocab_size,)
     if shape.final_norms:
-        # encoders have theirs on the embedding
-        yield from _norm("token_embd_norm" if shape.no_lm_head else "output_norm", shape)
+        # encoders have theirs on the embedding; LFM2 calls it so
+        on_embedding = shape.no_lm_head or arch.startswith("lfm2")
+        yield from _norm("token_embd_norm" if on_embedding else "output_norm", shape)
     if shape.learned_positions:
         yield "position_embd.weight", (hidden, shape.learned_positions)
     if shape.no_lm_head:
@@ -307,7 +309,10 @@ def _layer(arch: str, shape: Shape, layer: Layer) -> Rows:
     names = NORMS.get(arch, ("attn_norm", "ffn_norm")) if layer.norms <= 2 else FOUR_NORMS
     names += ("post_ffw_norm_1", "pre_ffw_norm_2", "post_ffw_norm_2") if layer.norms > 4 else ()
     for name in names[: layer.norms]:
-        yield from _norm(name, shape)
+        if (arch, name) == ("falcon-h1", "ffn_norm"):
+            yield name, (hidden,)
+        else:
+            yield from _norm(name, shape)
     parts = layer.mixer.parts if isinstance(layer.mixer, ParallelMixers) else (layer.mixer,)
     for mixer in parts:
         yield from _mixer(arch, shape, mixer)
@@ -467,7 +472,8 @@ def _feed_forward(arch: str, hidden: int, f: Any) -> Rows:
         return
     yield "ffn_gate_inp.weight", (hidden, f.router_outputs or f.n_experts)
     if f.router_bias:
-        yield ("ffn_gate_inp.bias" if arch == "gpt-oss" else "exp_probs_b.bias"), (f.router_outputs or f.n_experts,)
+        name = {"gpt-oss": "ffn_gate_inp.bias", "hy_v3": "exp_probs_b"}.get(arch, "exp_probs_b.bias")
+        yield name, (f.router_outputs or f.n_experts,)
     yield from _mlp("_exps", f.latent or hidden, f.moe_intermediate_size, f.gated, f.bias, f.n_experts)
     shared = f.shared_intermediate_size or f.n_shared * f.moe_intermediate_size
     if shared:
