@@ -23,7 +23,7 @@ from fitcheck.estimate.buffers import BufferQuestion, compute_buffers, output_bu
 from fitcheck.estimate.cache import CacheSettings, widest_value
 from fitcheck.estimate.memory import Load, caches_of, load_of, need_of
 from fitcheck.estimate.placement import Split, cpu_split, split_by
-from fitcheck.estimate.quantize import Quantizations, Stored, store, stored_shape, type_of, weights
+from fitcheck.estimate.quantize import PREDICTION, Quantizations, Stored, store, stored_shape, type_of, weights
 from fitcheck.types import Backend, Model
 
 ROWS = Path(__file__).parents[2] / "tests" / "data"
@@ -126,7 +126,10 @@ def _described(row: Mapping[str, Any]) -> Model:
         shape, (total, active) = tied, tensors.parameters(tied)
     context = row["hyperparameters"]["context_length"]
     name = row["model"]
-    return Model(name, name, shape, total, active, architecture=architecture, context_tokens=context)
+    towers = {PREDICTION: 0} if row["hyperparameters"].get("nextn_predict_layers") else {}
+    return Model(
+        name, name, shape, total, active, architecture=architecture, context_tokens=context, tower_params=towers
+    )
 
 
 class Predictor:

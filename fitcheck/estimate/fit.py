@@ -313,7 +313,7 @@ class Estimator:
             flash_attention=flash,
             swa_full=request.swa_full,
             kv_unified=request.kv_unified,
-            layer_devices=split.layer_devices if split.gpu_layers else (),
+            layer_devices=_devices(split, self._shape(model)),
             cpu_expert_layers=split.cpu_expert_layers,
             weight_type=type_of(model, quant, self._facts.quantizations) if split.kind is PlacementKind.SPLIT else None,
             backend=gpus[0].backend if gpus else Backend.CPU,
@@ -456,6 +456,14 @@ def _graph_settings(request: Request) -> tuple[object, ...]:
         request.swa_full,
         request.kv_unified,
     )
+
+
+def _devices(split: Split, shape: Shape) -> tuple[int, ...]:
+    """The device of each layer that the graph runs, and of the output; empty where all is on the host."""
+    if not split.gpu_layers:
+        return ()
+    *layers, output = split.layer_devices
+    return (*layers * shape.num_loops, output)
 
 
 def shares_caches(shape: Shape) -> bool:

@@ -33,6 +33,7 @@ _UNQUANTISED = ("F32", "F16", "BF16")
 HOST_STEP = 32  # bytes to which tensors are padded in host memory
 GPU_STEP = 128  # and on CUDA
 CUDA_ROW_STEP = 512  # elements to which CUDA pads the last row of a quantised tensor (MATRIX_ROW_PADDING)
+PREDICTION = "mtp"  # the tower of multi-token prediction
 VOCABULARY_PADDING = 256  # entries that training may add to a vocabulary to round it
 HEADER_BYTES_PER_TOKEN = 40  # GGUF header: text, score, type and merges of one vocabulary entry
 
@@ -319,13 +320,13 @@ def _count_values(kind: LayerTensors) -> int:
     return sum(1 for matrix in kind.mixer if matrix.name in _VALUES)
 
 
-def _place(shape: Shape, kinds: list[LayerTensors], layout: Layout) -> _Place:
+def _place(shape: Shape, kinds: list[LayerTensors], layout: Layout, prediction_layers: int) -> _Place:
     return _Place(
         layer=0,
-        n_layers=shape.n_layers * shape.num_loops + layout.prediction_layers,
+        n_layers=shape.n_layers * shape.num_loops + prediction_layers,
         value=0,
         n_values=sum(_count_values(kind) * shape.layers.count(chr(97 + i)) for i, kind in enumerate(kinds))
-        + layout.prediction_layers,
+        + prediction_layers,
         gqa=_gqa(shape, layout),
         experts=_n_experts(shape),
         big_llama=layout.layers_of_70b == shape.n_layers and _gqa(shape, layout) > 1,
@@ -354,22 +355,28 @@ def _layers(shape: Shape, kinds: list[LayerTensors], typist: _Typist) -> tuple[t
     return tuple(found), "".join(letters)
 
 
-def _prediction_bytes(shape: Shape, kinds: list[LayerTensors], layout: Layout, typist: _Typist) -> int:
+def _prediction_layers(model: Model, layout: Layout) -> int:
+    """Multi-token prediction layers in the model's GGUF files."""
+    return layout.prediction_layers if PREDICTION in model.tower_params else 0
+
+
+def _prediction_bytes(shape: Shape, kinds: list[LayerTensors], count: int, typist: _Typist) -> int:
     """Bytes of the multi-token prediction layers of the file: the last kind of layer and what joins it to the rest."""
-    if not layout.prediction_layers:
+    if not count:
         return 0
     hidden = shape.hidden_size
     kind = kinds[ord(shape.layers[-1]) - 97]
     joint = (Matrix("nextn.eh_proj", 2 * hidden, hidden), *vector("nextn.norm", hidden) * 3)
     typist.place.layer = shape.n_layers
     layer = typist.part(kind.mixer + kind.ffn + kind.experts + joint).file
-    return layer * layout.prediction_layers
+    return layer * count
 
 
 def _of_mix(model: Model, shape: Shape, quant: str, mix: Mix, layout: Layout, table: Quantizations) -> Stored:
     kinds = [tensors.layer_tensors(kind, shape, layout) for kind in shape.kinds]
     outer = tensors.outer_tensors(shape, layout)
-    typist = _Typist(quant, mix, layout, table, _place(shape, kinds, layout))
+    prediction_layers = _prediction_layers(model, layout)
+    typist = _Typist(quant, mix, layout, table, _place(shape, kinds, layout, prediction_layers))
     stored_kinds, letters = _layers(shape, kinds, typist)
     output_type = layout.output or mix.output if mix.base not in _UNQUANTISED else mix.base
     if mix.base not in _UNQUANTISED and shape.hidden_size % table.blocks[mix.base].elements:
@@ -391,8 +398,8 @@ def _of_mix(model: Model, shape: Shape, quant: str, mix: Mix, layout: Layout, ta
         each_device=typist.part(tensors.rope_factors(shape, layout, model.context_tokens)),
         tied=outer.tied,
         output_first=layout.output_first,
-        prediction_layers=layout.prediction_layers,
-        unloaded=_prediction_bytes(shape, kinds, layout, typist),
+        prediction_layers=prediction_layers,
+        unloaded=_prediction_bytes(shape, kinds, prediction_layers, typist),
         header=HEADER_BYTES_PER_TOKEN * shape.vocab_size,
     )
 
@@ -462,7 +469,7 @@ def _of_file(model: Model, shape: Shape, file: tuple[Tensor, ...], layout: Layou
     """A real file: every tensor in its own type."""
     layers = [[NOTHING, NOTHING, NOTHING] for _ in range(shape.n_layers)]
     outer = dict.fromkeys(("embedding", "head", "tables", "first", "output", "each"), NOTHING)
-    unloaded = 0
+    unloaded = predicting = 0
     for tensor in file:
         matrix, type_name = _matrix(tensor), tensor.type
         if type_name not in table.blocks:
@@ -477,6 +484,7 @@ def _of_file(model: Model, shape: Shape, file: tuple[Tensor, ...], layout: Layou
             layers[index][part] = layers[index][part].plus(size)
         else:
             unloaded += size.file
+            predicting = max(predicting, index + 1 - shape.n_layers)
     found: dict[StoredLayer, str] = {}
     letters = "".join(
         found.setdefault(StoredLayer(ord(letter) - 97, *layer), chr(97 + len(found)))
@@ -495,7 +503,7 @@ def _of_file(model: Model, shape: Shape, file: tuple[Tensor, ...], layout: Layou
         each_device=outer["each"],
         tied=tied,
         output_first=layout.output_first,
-        prediction_layers=layout.prediction_layers,
+        prediction_layers=predicting,
         unloaded=unloaded,
         header=HEADER_BYTES_PER_TOKEN * shape.vocab_size,
     )
@@ -555,7 +563,7 @@ def type_of(model: Model, quant: str, table: Quantizations) -> Callable[[int, st
     if mix is None:
         return lambda layer, name: "f16"
     kinds = [tensors.layer_tensors(kind, shape, layout) for kind in shape.kinds]
-    typist = _Typist(quant, mix, layout, table, _place(shape, kinds, layout))
+    typist = _Typist(quant, mix, layout, table, _place(shape, kinds, layout, _prediction_layers(model, layout)))
     counts = [(_count_values(kind), bool(kind.ffn or kind.experts)) for kind in kinds]
     numbers = [ord(letter) - 97 for letter in shape.layers]
 
