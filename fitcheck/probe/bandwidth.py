@@ -1,7 +1,8 @@
 """Measure how fast this machine reads its memory, in a fifth of a second, where nothing reports it.
 
 Every thread scans its own buffer with the C library's ``memchr`` (ctypes lets other threads run meanwhile), which reads
-memory as fast as a plain C loop. The buffers are larger than the last-level cache, else the cache would be measured.
+memory as fast as a plain C loop. The buffers are larger than the last-level cache, else the cache would be measured,
+and made of small pages, as the mapped files are that engines read weights from.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from fitcheck.types import Origin, Rate
 
 _MIB = 1024**2
 _CHUNK_BYTES = _MIB // 2  # per thread and thread: the more threads, the more seldom each asks for the interpreter
-_MEASURE_S = 0.05  # reading; filling the buffers takes longer
+_MEASURE_S = 0.03  # reading; giving the buffers their pages takes longer
 _BUFFER_BYTES = (32 * _MIB, 128 * _MIB)  # of each thread: least and most
 _WINDOW_BYTES = 8 * _MIB  # mapped at a time by each thread
 _SHARE_OF_FREE = 4  # never take more than a quarter of what is free
