@@ -26,11 +26,21 @@ from fitcheck.catalog.gguf_architectures import ARCHITECTURES
 from fitcheck.catalog.gguf_model import model_from_headers
 from fitcheck.catalog.source import parse_json
 from fitcheck.errors import FitcheckError
-from fitcheck.estimate.quantize import Quantizations, weights
-from fitcheck.types import Model
+from fitcheck.estimate.fit import Estimator
+from fitcheck.estimate.quantize import weights
+from fitcheck.types import Accelerator, Backend, Cpu, Machine, Model, Pool, Request, Vendor
 
 MAX_SECONDS = 1.0
 MAX_BYTES = 256 << 20
+ESTIMATED_SHARE = 0.02
+_VRAM = Pool(24 << 30, 24 << 30, 24 << 30)
+MACHINE = Machine(
+    "linux",
+    "x86_64",
+    Cpu(name="cpu", physical_cores=8, logical_cpus=16),
+    Pool(64 << 30, 64 << 30, 64 << 30),
+    accelerators=(Accelerator(0, "card", Vendor.NVIDIA, _VRAM, backends=(Backend.CUDA,), compute_capability="8.9"),),
+)
 KINDS = ("gguf", "safetensors", "config")
 
 _INTEGERS = (0, 1, 2, 3, 7, 255, 4096, 65535, 1 << 31, (1 << 32) - 1, 1 << 40, 1 << 62, 1 << 63, (1 << 64) - 1)
@@ -234,12 +244,14 @@ TARGETS: dict[str, Callable[[bytes, random.Random], Model]] = {
 }
 
 
-def _check(model: Model, quantizations: Quantizations) -> None:
-    """What resolved can be printed and weighed."""
+def _check(model: Model, tables: facts.Facts, rng: random.Random) -> None:
+    """What resolved can be printed and weighed, and some of it goes through the whole estimate."""
     for text in (model.id, model.name, model.note, model.licence or "", model.hf_architecture or ""):
         assert text.isprintable(), f"not printable: {text!r}"
     if model.shape is not None:
-        assert weights(model, model.file_quant or "BF16", quantizations).total >= 0
+        assert weights(model, model.file_quant or "BF16", tables.quantizations).total >= 0
+        if rng.random() < ESTIMATED_SHARE:
+            assert Estimator(tables).estimate(model, MACHINE, Request()).need_bytes >= 0
 
 
 def inputs(seed: int, count: int) -> Iterator[tuple[str, bytes, random.Random]]:
@@ -253,14 +265,14 @@ def inputs(seed: int, count: int) -> Iterator[tuple[str, bytes, random.Random]]:
 
 def run(seed: int, count: int, keep: Path | None = None) -> tuple[Counter[str], list[str], float]:
     """Outcomes by kind, failures, and the slowest input in seconds."""
-    quantizations = facts.load().quantizations
+    tables = facts.load()
     outcomes: Counter[str] = Counter()
     failures = []
     slowest = 0.0
     for index, (kind, data, rng) in enumerate(inputs(seed, count)):
         start = time.perf_counter()
         try:
-            _check(TARGETS[kind](data, rng), quantizations)
+            _check(TARGETS[kind](data, rng), tables, rng)
             outcome = "model"
         except FitcheckError as error:
             outcome = error.code

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from fitcheck.types import Shape
+from fitcheck.types import MixtureOfExperts, Shape
 
 MAX_SIZE = 1 << 24  # the largest vocabularies have 2^18 entries, the widest layers 2^17
 MAX_COUNT = 1 << 50  # parameters
@@ -27,6 +27,9 @@ def implausible(shape: Shape) -> str | None:
         most = MAX_COUNT if name in _COUNTS else MAX_SIZE
         if not (0 if name in _MAY_BE_ZERO else 1) <= value <= most:
             return f"{name} is {value:,}"
+    for ffn in (kind.ffn for kind in shape.kinds):
+        if isinstance(ffn, MixtureOfExperts) and ffn.experts_per_token > ffn.n_experts:
+            return f"experts_per_token is {ffn.experts_per_token:,} of {ffn.n_experts:,}"
     return None
 
 
