@@ -94,6 +94,7 @@ class Estimator:
         self._caches: dict[tuple[str, CacheSettings], Caches] = {}
         self._loads: dict[tuple[str, str, CacheSettings], Load] = {}
         self._computes: dict[tuple[object, ...], Compute] = {}
+        self._fits: dict[tuple[str, str, int, Request], tuple[Machine, Fit]] = {}
         self._gpus: dict[tuple[int, str], tuple[Machine, tuple[Gpu, ...]]] = {}
 
     def quants(self, model: Model, request: Request) -> tuple[str, ...]:
@@ -146,8 +147,12 @@ class Estimator:
         Raises FitcheckError for unknown names of quantisations or runtimes and for a model without a shape.
         """
         runtime = engines.choose(model, machine, request.runtime)
-        quant = self._best_quant(model, machine, request, runtime)
-        return self._fit(model, quant, machine, request, runtime)
+        quant = request.quant or self._best_quant(model, machine, request, runtime)
+        key = (model.id, quant, id(machine), request)
+        found = self._fits.get(key)
+        if found is None or found[0] is not machine:
+            found = self._fits[key] = machine, self._fit(model, quant, machine, request, runtime)
+        return found[1]
 
     def place(self, model: Model, quant: str, machine: Machine, request: Request, runtime: str) -> Candidate:
         """The placement of one quantisation, and what it needs."""

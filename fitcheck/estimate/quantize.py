@@ -8,6 +8,7 @@ about the model; a type whose block does not divide the row falls back to anothe
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 from msgspec import Raw, Struct
@@ -23,6 +24,7 @@ from fitcheck.types import (
     LayerBytes,
     MixtureOfExperts,
     Model,
+    NoFeedForward,
     ParallelMixers,
     Shape,
     Tensor,
@@ -320,17 +322,23 @@ def _count_values(kind: LayerTensors) -> int:
     return sum(1 for matrix in kind.mixer if matrix.name in _VALUES)
 
 
-def _place(shape: Shape, kinds: list[LayerTensors], layout: Layout, prediction_layers: int) -> _Place:
+def _place(shape: Shape, layout: Layout, prediction_layers: int, n_values: int = 0) -> _Place:
+    gqa = _gqa(shape, layout)
     return _Place(
         layer=0,
         n_layers=shape.n_layers * shape.num_loops + prediction_layers,
         value=0,
-        n_values=sum(_count_values(kind) * shape.layers.count(chr(97 + i)) for i, kind in enumerate(kinds))
-        + prediction_layers,
-        gqa=_gqa(shape, layout),
+        n_values=n_values + prediction_layers,
+        gqa=gqa,
         experts=_n_experts(shape),
-        big_llama=layout.layers_of_70b == shape.n_layers and _gqa(shape, layout) > 1,
+        big_llama=layout.layers_of_70b == shape.n_layers and gqa > 1,
     )
+
+
+def _values_before(shape: Shape, kinds: list[LayerTensors]) -> list[int]:
+    """How many value-like tensors come before each layer; at the end, how many there are."""
+    counts = [_count_values(kind) for kind in kinds]
+    return list(accumulate((counts[ord(letter) - 97] for letter in shape.layers), initial=0))
 
 
 def _layers(shape: Shape, kinds: list[LayerTensors], typist: _Typist) -> tuple[tuple[StoredLayer, ...], str]:
@@ -376,7 +384,8 @@ def _of_mix(model: Model, shape: Shape, quant: str, mix: Mix, layout: Layout, ta
     kinds = [tensors.layer_tensors(kind, shape, layout) for kind in shape.kinds]
     outer = tensors.outer_tensors(shape, layout)
     prediction_layers = _prediction_layers(model, layout)
-    typist = _Typist(quant, mix, layout, table, _place(shape, kinds, layout, prediction_layers))
+    n_values = _values_before(shape, kinds)[-1]
+    typist = _Typist(quant, mix, layout, table, _place(shape, layout, prediction_layers, n_values))
     stored_kinds, letters = _layers(shape, kinds, typist)
     output_type = layout.output or mix.output if mix.base not in _UNQUANTISED else mix.base
     if mix.base not in _UNQUANTISED and shape.hidden_size % table.blocks[mix.base].elements:
@@ -562,17 +571,20 @@ def type_of(model: Model, quant: str, table: Quantizations) -> Callable[[int, st
     mix = _mix(model, quant, table)
     if mix is None:
         return lambda layer, name: "f16"
-    kinds = [tensors.layer_tensors(kind, shape, layout) for kind in shape.kinds]
-    typist = _Typist(quant, mix, layout, table, _place(shape, kinds, layout, _prediction_layers(model, layout)))
-    counts = [(_count_values(kind), bool(kind.ffn or kind.experts)) for kind in kinds]
+    place = _place(shape, layout, _prediction_layers(model, layout))
+    typist = _Typist(quant, mix, layout, table, place)
     numbers = [ord(letter) - 97 for letter in shape.layers]
+    has_ffn = [not isinstance(kind.ffn, NoFeedForward) for kind in shape.kinds]
+    values: list[int] = []
 
     def found(layer: int, name: str) -> str:
-        before = numbers[:layer]
-        typist.place.value = sum(counts[number][0] for number in before)
-        typist.place.layer = layer if typist.place.experts else sum(counts[number][1] for number in before)
-        kind = kinds[numbers[layer]]
-        for matrix in kind.mixer + kind.ffn + kind.experts:
+        if name in _VALUES and not values:
+            values.extend(_values_before(shape, [tensors.layer_tensors(kind, shape, layout) for kind in shape.kinds]))
+            place.n_values += values[-1]
+        place.value = values[layer] if values else 0
+        place.layer = layer if place.experts else sum(has_ffn[number] for number in numbers[:layer])
+        kind = tensors.layer_tensors(shape.kinds[numbers[layer]], shape, layout)
+        for matrix in kind.experts + kind.ffn + kind.mixer:
             if matrix.name == name:
                 return typist.type_of(matrix).lower()
         return "f16"
