@@ -94,6 +94,7 @@ class Estimator:
         self._caches: dict[tuple[str, CacheSettings], Caches] = {}
         self._loads: dict[tuple[str, str, CacheSettings], Load] = {}
         self._computes: dict[tuple[object, ...], Compute] = {}
+        self._places: dict[tuple[str, str, str, int, Request], tuple[Machine, Candidate]] = {}
         self._fits: dict[tuple[str, str, int, Request], tuple[Machine, Fit]] = {}
         self._gpus: dict[tuple[int, str], tuple[Machine, tuple[Gpu, ...]]] = {}
 
@@ -156,9 +157,14 @@ class Estimator:
 
     def place(self, model: Model, quant: str, machine: Machine, request: Request, runtime: str) -> Candidate:
         """The placement of one quantisation, and what it needs."""
-        ground = self.ground(model, quant, machine, request, runtime)
-        parallel = self._facts.runtimes.row(runtime).tensor_parallel
-        return parallel_candidate(ground) if parallel and ground.gpus else best_candidate(ground)
+        key = (model.id, quant, runtime, id(machine), request)
+        found = self._places.get(key)
+        if found is None or found[0] is not machine:
+            ground = self.ground(model, quant, machine, request, runtime)
+            parallel = self._facts.runtimes.row(runtime).tensor_parallel
+            best = parallel_candidate(ground) if parallel and ground.gpus else best_candidate(ground)
+            found = self._places[key] = machine, best
+        return found[1]
 
     def ground(self, model: Model, quant: str, machine: Machine, request: Request, runtime: str) -> Ground:
         """What a placement of one quantisation is chosen by."""
