@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from fitcheck.catalog.config_extras import with_extras
 from fitcheck.catalog.config_families import Family
 from fitcheck.catalog.gguf_architectures import Architecture
-from fitcheck.catalog.gguf_shape import MAX_LAYERS, described_shape
+from fitcheck.catalog.gguf_shape import described_shape
+from fitcheck.catalog.gguf_sizes import MAX_LAYERS
 from fitcheck.types import CountedMixer, Layer, NoFeedForward, Shape
 
 MAX_SIZE = 1 << 40  # no width, depth or count of a model comes near

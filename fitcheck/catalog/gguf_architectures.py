@@ -62,9 +62,7 @@ def _rows(names: str, row: Architecture) -> dict[str, Architecture]:
     return dict.fromkeys(names.split(), row)
 
 
-_PLAIN = (
-    "llama mistral3 granite granitemoe internlm2 minicpm smollm3 ernie4_5 orion xverse llada arcee deci"
-)
+_PLAIN = "llama mistral3 granite granitemoe internlm2 minicpm smollm3 ernie4_5 orion xverse llada arcee deci"
 _MLA = "deepseek2 deepseek32 glm-dsa mistral4"
 
 ARCHITECTURES: dict[str, Architecture] = {

@@ -1,0 +1,175 @@
+"""The mixer of a layer from the sizes in a header, one function for each kind; and how experts are chosen.
+
+Source: the ``load_arch_hparams`` functions of llama.cpp 0c1e570.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from fitcheck.catalog.gguf_sizes import Sizes
+from fitcheck.types import (
+    Attention,
+    CompressedAttention,
+    GatedDeltaNet,
+    Indexer,
+    KimiDelta,
+    LatentAttention,
+    LightningAttention,
+    Mamba1,
+    Mamba2,
+    Mixer,
+    NoMixer,
+    ShortConvolution,
+)
+
+
+def head_dims(sizes: Sizes, layer: int, windowed: bool) -> tuple[int, int]:
+    """Width of a key and of a value head."""
+    heads = max(1, sizes.get("attention.head_count", layer=layer))
+    default = sizes.get("embedding_length") // heads
+    key = sizes.get("attention.key_length", default)
+    value = sizes.get("attention.value_length", default)
+    if windowed:
+        key = sizes.get("attention.key_length_swa", key)
+        value = sizes.get("attention.value_length_swa", value)
+    return key, value
+
+
+class Traits(Struct, frozen=True):
+    """What an attention layer has beyond its sizes."""
+
+    bias: str = ""
+    qk_norm: str | None = None
+    gate: str | None = None
+    sinks: bool = False
+    k_eq_v: bool = False
+
+
+def attention(sizes: Sizes, layer: int, window: int | None, shared: bool, traits: Traits) -> Mixer:
+    """Grouped-query attention; no mixer where a layer has no heads."""
+    heads = sizes.get("attention.head_count", layer=layer)
+    kv_heads = sizes.get("attention.head_count_kv", heads, layer=layer)
+    if not heads or not kv_heads:
+        return NoMixer()
+    key, value = head_dims(sizes, layer, window is not None)
+    return Attention(
+        n_heads=heads,
+        n_kv_heads=kv_heads,
+        head_dim=key,
+        v_head_dim=None if value == key else value,
+        window=window,
+        qk_norm=traits.qk_norm,
+        bias=traits.bias,
+        gate=traits.gate,
+        sinks=traits.sinks,
+        kv_shared=shared,
+        k_eq_v=traits.k_eq_v,
+    )
+
+
+def latent(sizes: Sizes, layer: int, window: int | None, indexed: bool, gate: str | None = None) -> Mixer:
+    """Latent attention; a file of before absorbed matrices makes llama.cpp cache whole keys and values instead."""
+    heads = sizes.get("attention.head_count", layer=layer)
+    rope = sizes.get("rope.dimension_count")
+    if not sizes.has("attention.key_length_mla"):
+        return attention(sizes, layer, window, False, Traits())
+    n_indexers = sizes.get("attention.indexer.head_count")
+    return LatentAttention(
+        n_heads=heads,
+        kv_lora_rank=sizes.get("attention.kv_lora_rank"),
+        qk_nope_head_dim=max(0, sizes.get("attention.key_length_mla") - rope),
+        qk_rope_head_dim=rope,
+        v_head_dim=sizes.get("attention.value_length_mla"),
+        q_lora_rank=sizes.get("attention.q_lora_rank") or None,
+        indexer=Indexer(n_indexers, sizes.get("attention.indexer.key_length")) if indexed and n_indexers else None,
+        gate=gate,
+    )
+
+
+_GATING = {1: "softmax", 2: "sigmoid", 3: "softmax_of_chosen"}  # llama_expert_gating_func_type
+
+
+def routing(sizes: Sizes) -> dict[str, Any]:
+    """How the file says that experts are chosen and weighted."""
+    return {
+        "gating": _GATING.get(sizes.get("expert_gating_func")),
+        "normalises_weights": bool(sizes.number("expert_weights_norm")),
+        "weights_scale": sizes.number("expert_weights_scale"),
+        "expert_groups": max(1, sizes.get("expert_group_count")),
+        "expert_groups_used": max(1, sizes.get("expert_group_used_count")),
+    }
+
+
+def compressed(sizes: Sizes, layer: int) -> Mixer:
+    """DeepSeek-V4: only layers that keep every fourth token have an indexer."""
+    ratio = sizes.get("attention.compress_ratios", layer=layer)
+    n_indexers = sizes.get("attention.indexer.head_count")
+    return CompressedAttention(
+        n_heads=sizes.get("attention.head_count", layer=layer),
+        head_dim=head_dims(sizes, layer, False)[0],
+        q_lora_rank=sizes.get("attention.q_lora_rank"),
+        o_groups=sizes.get("attention.output_group_count"),
+        o_lora_rank=sizes.get("attention.output_lora_rank"),
+        compress_ratio=ratio,
+        window=sizes.get("attention.sliding_window"),
+        indexer=Indexer(n_indexers, sizes.get("attention.indexer.key_length")) if ratio == 4 and n_indexers else None,
+    )
+
+
+def mamba1(sizes: Sizes, inner_norms: bool) -> Mixer:
+    """Mamba; ``inner_norms``: its time step, B and C are normed (Jamba)."""
+    return Mamba1(
+        d_inner=sizes.get("ssm.inner_size"),
+        d_state=sizes.get("ssm.state_size"),
+        dt_rank=sizes.get("ssm.time_step_rank"),
+        conv_kernel=sizes.get("ssm.conv_kernel"),
+        inner_norms=inner_norms,
+    )
+
+
+def mamba2(sizes: Sizes, norm: bool) -> Mamba2:
+    """Mamba-2; ``norm``: it has a norm behind the gate."""
+    return Mamba2(
+        d_inner=sizes.get("ssm.inner_size"),
+        n_heads=sizes.get("ssm.time_step_rank"),
+        n_groups=sizes.get("ssm.group_count"),
+        d_state=sizes.get("ssm.state_size"),
+        conv_kernel=sizes.get("ssm.conv_kernel"),
+        norm=norm,
+    )
+
+
+def delta_net(sizes: Sizes) -> Mixer:
+    """Gated delta net (Qwen3-Next and later)."""
+    value_heads = sizes.get("ssm.time_step_rank")
+    return GatedDeltaNet(
+        n_k_heads=sizes.get("ssm.group_count"),
+        n_v_heads=value_heads,
+        k_head_dim=sizes.get("ssm.state_size"),
+        v_head_dim=sizes.get("ssm.inner_size") // max(1, value_heads),
+        conv_kernel=sizes.get("ssm.conv_kernel"),
+    )
+
+
+def kimi_delta(sizes: Sizes, layer: int, full_rank_gate: bool = False, full_rank_decay: bool = False) -> Mixer:
+    """Kimi delta attention."""
+    return KimiDelta(
+        n_heads=sizes.get("attention.head_count", layer=layer),
+        head_dim=sizes.get("kda.head_dim"),
+        conv_kernel=sizes.get("ssm.conv_kernel"),
+        full_rank_gate=full_rank_gate,
+        full_rank_decay=full_rank_decay,
+    )
+
+
+def short_convolution(sizes: Sizes) -> Mixer:
+    """LFM2."""
+    return ShortConvolution(conv_kernel=sizes.get("shortconv.l_cache"), channels=sizes.get("embedding_length"))
+
+
+def lightning(sizes: Sizes, layer: int) -> Mixer:
+    """MiniMax-01."""
+    return LightningAttention(sizes.get("attention.head_count", layer=layer), head_dims(sizes, layer, False)[0])
