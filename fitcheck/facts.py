@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fitcheck.estimate.quantize import Quantizations, WeightsTable
     from fitcheck.estimate.runtimes import Runtimes
     from fitcheck.estimate.speed_model import SpeedModel
+    from fitcheck.types import Measurement
 
 DATA = Path(__file__).parent / "data"
 BUFFERS = "buffers.json"
@@ -67,6 +68,13 @@ class Facts:
         from fitcheck.estimate.speed_model import SpeedModel
 
         return _read("speed_model.json", SpeedModel)
+
+    @cached_property
+    def measurements(self) -> tuple[Measurement, ...]:
+        """Published speeds, about 20 ms: only where the nearest ones are shown."""
+        from fitcheck.estimate.speed_nearest import read
+
+        return read((DATA / "measurements.csv").read_text(encoding="utf-8"))
 
 
 def load() -> Facts:

@@ -7,6 +7,27 @@ from collections.abc import Iterable
 from fitcheck.types import Measurement, Model
 
 
+def read(text: str) -> tuple[Measurement, ...]:
+    """The rows of measurements.csv whose label nobody doubts."""
+    import csv
+
+    return tuple(
+        Measurement(
+            hardware=row["hardware"],
+            model=row["model"],
+            quant=row["published_quant"] or row["quant"],
+            backend=row["backend"],
+            tokens_per_s=float(row["tokens_per_s"]),
+            test=row["test"],
+            source=row["url"],
+            date=row["date"],
+            engine=row["engine"],
+        )
+        for row in csv.DictReader(text.splitlines())
+        if row["usable"] == "fit"
+    )
+
+
 def nearest(
     measurements: Iterable[Measurement], hardware: str, model: Model, quant: str, limit: int = 3
 ) -> tuple[Measurement, ...]:

@@ -210,3 +210,13 @@ def test_every_backend_of_a_card_has_parameters_of_its_own() -> None:
 def test_every_parameter_is_explained() -> None:
     for key in FACTS.speed_model.parameters:
         assert FACTS.speed_model.family(key).about
+
+
+def test_the_nearest_measurements_are_of_this_hardware_and_of_this_model_first() -> None:
+    sized, card = weights(DENSE, "Q4_K_M", FACTS.quantizations), pretend("RTX 3090")
+    where, request = on(card, DENSE), Request()
+    found = predict(DENSE, sized, where, card, request, "llama.cpp", FACTS.speed_model, FACTS.measurements).nearest
+    assert found and {row.hardware for row in found} == {"NVIDIA GeForce RTX 3090"}
+    of_model = [row.model == DENSE.id for row in found]
+    assert of_model == sorted(of_model, reverse=True) and of_model[0]
+    assert all(row.source.startswith("https://") for row in found)
