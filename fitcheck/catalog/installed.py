@@ -127,7 +127,12 @@ def _all(stores: Stores) -> Iterator[tuple[str, Reader]]:
 
 
 def _file_reader(path: Path) -> Reader:
-    return lambda: model_from_file(path)
+    def read() -> Model:
+        if not str(path).isprintable():  # it would be printed in the command that runs the model
+            raise FitcheckError("unreadable_file", "its path holds control characters", "rename the file")
+        return model_from_file(path)
+
+    return read
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -111,7 +111,7 @@ def test_a_broken_file_is_one_line_and_hides_nothing_else(tmp_path: Path) -> Non
     folder = tmp_path / ".lmstudio" / "models" / "org" / "repo"
     write_model(folder / "good.gguf")
     (folder / "bad.gguf").write_bytes(b"GGUF" + b"\xff" * 64)
-    (folder / "x\x1b[31m.gguf").write_bytes(b"no")
+    write_model(folder / "x\x1b[31m.gguf")
     found = installed(stores(tmp_path))
     assert [model.id for model in found.models] == ["good"] and len(found.problems) == 2
     assert all(problem.isprintable() for problem in found.problems)
