@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Union
+from typing import Any
 
 from fitcheck.catalog import gguf_mixers as mixers
 from fitcheck.catalog.gguf_architectures import Architecture
@@ -59,15 +59,15 @@ class DescribedLayer:
         row, sizes, index = self._row, self._sizes, self._index
         if row.recurrent is None or not self._is_recurrent():
             return None
-        makers: dict[str, Union[Mixer, None]] = {
-            "mamba1": mixers.mamba1(sizes, inner_norms=row.recurrent_layers != "all"),
-            "mamba2": mixers.mamba2(sizes, norm=row.recurrent_layers != "beside_attention"),
-            "gdn": mixers.delta_net(sizes),
-            "kda": mixers.kimi_delta(sizes, index),
-            "shortconv": mixers.short_convolution(sizes),
-            "lightning": mixers.lightning(sizes, index),
-        }
-        return makers[row.recurrent]
+        if row.recurrent == "mamba1":
+            return mixers.mamba1(sizes, inner_norms=row.recurrent_layers != "all")
+        if row.recurrent == "mamba2":
+            return mixers.mamba2(sizes, norm=row.recurrent_layers != "beside_attention")
+        if row.recurrent == "gdn":
+            return mixers.delta_net(sizes)
+        if row.recurrent == "kda":
+            return mixers.kimi_delta(sizes, index)
+        return mixers.short_convolution(sizes) if row.recurrent == "shortconv" else mixers.lightning(sizes, index)
 
     def _is_recurrent(self) -> bool:
         rule, sizes, index = self._row.recurrent_layers, self._sizes, self._index
