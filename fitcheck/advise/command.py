@@ -25,6 +25,11 @@ def command(model: Model, fit: Fit) -> str:
     return _HUB + (repo or model.hub_repo or "") if repo or model.hub_repo else ""
 
 
+def is_at_hand(model: Model) -> bool:
+    """Whether there is something to fetch and run, not only a page to read."""
+    return bool(model.path or model.ollama_tags or model.gguf_repos)
+
+
 def _is_what_the_tag_holds(quant: str) -> bool:
     """A tag without a quantisation in its name pulls the common one, or the model's native 4-bit floats."""
     return quant == COMMON_QUANT or quant.startswith("MXFP4")

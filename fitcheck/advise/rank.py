@@ -9,6 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from fitcheck.advise.choose import Choice, Chooser
+from fitcheck.advise.command import is_at_hand
 from fitcheck.advise.quality import Qualities
 from fitcheck.advise.suit import COMFORT_PER_S, FLOOR_PER_S, licensed, suits, takes_context
 from fitcheck.estimate.fit import Estimator
@@ -22,6 +23,8 @@ EVERYDAY = (Task.CHAT, Task.CODING, Task.REASONING, Task.VISION)
 SHARE_PER_HALVING = 0.1
 #: How much more memory than there is a model may need to be worth a second look with less context.
 _WITHIN_REACH = 1.3
+#: Among so many of the best, the one answer is the first that a command can fetch.
+_CLOSE = 5
 _LESS_CONTEXT_TOKENS = 4096
 
 
@@ -90,7 +93,7 @@ def _best(
         if task is not asked:
             ranked = _by_quality(chooser, (model for model in models if suits(model, task)), task, qualities)
         if ranked:
-            choice = ranked[0][1]
+            choice = next((choice for _, choice in ranked[:_CLOSE] if is_at_hand(choice.model)), ranked[0][1])
             fit = chooser.estimate(choice)
             yield Answer(task, fit.model, fit.quant, fit.command)
 

@@ -15,7 +15,18 @@ COMFORT_PER_S = 20.0
 
 #: Trained for one thing: never offered for chat.
 _SPECIALISTS = frozenset(
-    "base coder guard translation math medical ocr function_calling user_simulation agent_world".split()
+    (
+        "base",
+        "coder",
+        "guard",
+        "translation",
+        "math",
+        "medical",
+        "ocr",
+        "function_calling",
+        "user_simulation",
+        "agent_world",
+    )
 )
 DEFAULT_CONTEXT_TOKENS = Request().context_tokens or 0
 _NEEDED = {Task.REASONING: "reasoning", Task.VISION: "vision"}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from fitcheck.advise.rank import rank
+from fitcheck.advise.rank import Ranking, rank
 from fitcheck.session import Session
-from fitcheck.types import Fit, Model, Report, Request, Verdict
+from fitcheck.types import Answer, Fit, Model, Report, Request
 
 SHOWN = 8
 
@@ -19,7 +19,7 @@ def scan(session: Session, request: Request, limit: int | None = SHOWN, installe
     ranking = rank(models, session.machine, request, session.estimator, session.qualities, limit)
     return session.report(
         "scan",
-        _summary(ranking.fits),
+        _summary(ranking),
         request,
         fits=ranking.fits,
         hidden_fits=ranking.hidden_fits,
@@ -31,7 +31,7 @@ def scan(session: Session, request: Request, limit: int | None = SHOWN, installe
             *problems,
             *_missing_tools(session, (answer.command for answer in ranking.best)),
         ),
-        next_steps=tuple(_next_steps(ranking.fits)),
+        next_steps=tuple(_next_steps(ranking.best)),
     )
 
 
@@ -42,11 +42,11 @@ def _installed() -> tuple[tuple[Model, ...], tuple[str, ...]]:
     return found.models, found.problems
 
 
-def _summary(fits: tuple[Fit, ...]) -> str:
-    if not fits:
+def _summary(ranking: Ranking) -> str:
+    if not ranking.best:
         return "nothing in the catalog runs on this machine as asked"
-    best = fits[0]
-    return f"best: {best.model} {best.quant}" + (", a tight fit" if best.verdict is Verdict.TIGHT else "")
+    best = ranking.best[0]
+    return f"best for {best.task.value}: {best.model} {best.quant}"
 
 
 def _order(session: Session, fits: tuple[Fit, ...]) -> Iterator[str]:
@@ -56,13 +56,13 @@ def _order(session: Session, fits: tuple[Fit, ...]) -> Iterator[str]:
         yield f"best first: {session.catalog.indices[index].name}, estimated where unmeasured"
 
 
-def _next_steps(fits: tuple[Fit, ...]) -> Iterator[str]:
-    if not fits:
+def _next_steps(best: tuple[Answer, ...]) -> Iterator[str]:
+    if not best:
         yield "fitcheck machine"
         return
-    if fits[0].command:
-        yield fits[0].command
-    yield f"fitcheck explain {fits[0].model}"
+    if best[0].command:
+        yield best[0].command
+    yield f"fitcheck explain {best[0].model}"
 
 
 def _missing_tools(session: Session, commands: Iterable[str]) -> Iterator[str]:

@@ -34,7 +34,7 @@ def document(report: Report, verbose: bool = False) -> Document:
 
 def quiet(report: Report) -> str:
     """The id of the best model, or nothing."""
-    return report.fits[0].model if report.fits else ""
+    return report.best[0].model if report.best else ""
 
 
 def _blocks(report: Report) -> Iterator[Block]:
