@@ -83,7 +83,7 @@ def query_cores() -> dict[str, object]:
     """Name and core counts from psutil and the platform module, for systems without a probe of their own."""
     import platform
 
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     return {
         "name": platform.processor(),

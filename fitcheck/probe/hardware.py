@@ -263,12 +263,11 @@ class CpuRow(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CpuTable(Struct, frozen=True, forbid_unknown_fields=True):
-    """fitcheck/data/cpus.json. ``arm_cores``: "0x41/0xd0b" -> Cortex-A76."""
+    """fitcheck/data/cpus.json."""
 
     date: str
     about: str
     source: str
-    arm_cores: dict[str, str]
     platforms: tuple[CpuRow, ...]
 
 

@@ -44,7 +44,7 @@ def read_ram(host: Host, confinement: Confinement, cpu: Cpu | None = None) -> Fo
 
 def query_memory() -> dict[str, int]:
     """Total and available bytes from psutil, for systems without a probe of their own."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     memory = psutil.virtual_memory()
     return {"total": memory.total, "available": memory.available}
