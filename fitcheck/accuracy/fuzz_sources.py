@@ -50,6 +50,8 @@ _TEXTS = ("", "\x1b[31m", "../../etc/passwd", "\x00", "a" * 5000, "llama", "mtp"
 class MemorySource:
     """Bytes that may claim to be a much longer file; what lies behind them is zeros."""
 
+    chunk_bytes = 1 << 18
+
     def __init__(self, data: bytes, size: int) -> None:
         self.name = "fuzz.gguf"
         self.size = size

@@ -222,6 +222,8 @@ class Hub:
 class RemoteSource:
     """A file on the Hub, read by ranges. The first request tells its length."""
 
+    chunk_bytes = 1 << 20  # a request costs more than the bytes
+
     def __init__(self, hub: Hub, repo: str, name: str, first_bytes: int = 1 << 18) -> None:
         self._hub = hub
         self._repo = repo

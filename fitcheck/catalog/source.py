@@ -14,15 +14,16 @@ from typing import Any, Protocol
 
 from fitcheck.errors import FitcheckError
 
-CHUNK_BYTES = 1 << 20
-FIRST_CHUNK_BYTES = 1 << 18
+LOCAL_CHUNK_BYTES = 1 << 18
 
 
 class Source(Protocol):
-    """A file that can be read at any offset. ``name`` is what people call it, ``size`` its length in bytes."""
+    """A file that can be read at any offset. ``name`` is what people call it, ``size`` its length in bytes, and
+    ``chunk_bytes`` how much is best asked for at once."""
 
     name: str
     size: int
+    chunk_bytes: int
 
     def fetch(self, offset: int, length: int) -> bytes:
         """Up to ``length`` bytes from ``offset``; fewer only at the end of the file."""
@@ -30,6 +31,8 @@ class Source(Protocol):
 
 class LocalSource:
     """A file on disk; use as a context manager."""
+
+    chunk_bytes = LOCAL_CHUNK_BYTES
 
     def __init__(self, path: Path) -> None:
         self.name = clean(path.name)
@@ -78,7 +81,6 @@ class Cursor:
         self._buffer = b""
         self._start = 0  # offset in the file of the buffer's first byte
         self._at = 0  # position in the buffer
-        self._chunk = FIRST_CHUNK_BYTES
 
     @property
     def position(self) -> int:
@@ -101,9 +103,8 @@ class Cursor:
         rest = self._buffer[self._at :]
         self._start += self._at
         self._at = 0
-        wanted = min(max(length - len(rest), self._chunk), self._source.size - self._start - len(rest))
+        wanted = min(max(length - len(rest), self._source.chunk_bytes), self._source.size - self._start - len(rest))
         self._buffer = rest + self._source.fetch(self._start + len(rest), wanted)
-        self._chunk = min(self._chunk * 2, CHUNK_BYTES)
         if len(self._buffer) < length:
             raise unreadable(self._source.name, "ends inside its header", "download the file again")
 
