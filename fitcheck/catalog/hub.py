@@ -224,7 +224,7 @@ class RemoteSource:
 
     chunk_bytes = 1 << 20  # a request costs more than the bytes
 
-    def __init__(self, hub: Hub, repo: str, name: str, first_bytes: int = 1 << 18) -> None:
+    def __init__(self, hub: Hub, repo: str, name: str, first_bytes: int = 1 << 20) -> None:
         self._hub = hub
         self._repo = repo
         self._url = hub._url(repo, name)
