@@ -113,7 +113,7 @@ def _metadata(model: Model, shape: Shape) -> dict[str, Any]:
         "attention.layer_norm_epsilon": 1e-5,
     }
     sizes |= _attention_sizes(arch, shape, layers)
-    sizes |= _feed_forward_sizes(arch, layers)
+    sizes |= _feed_forward_sizes(layers)
     for layer in layers:
         sizes |= _mixer_sizes(layer)
     if shape.no_lm_head:
@@ -172,7 +172,7 @@ def _attention_sizes(arch: str, shape: Shape, layers: list[Layer]) -> dict[str, 
     return sizes
 
 
-def _feed_forward_sizes(arch: str, layers: list[Layer]) -> dict[str, Any]:
+def _feed_forward_sizes(layers: list[Layer]) -> dict[str, Any]:
     dense = [layer.ffn for layer in layers if isinstance(layer.ffn, DenseFeedForward)]
     moe = [layer.ffn for layer in layers if isinstance(layer.ffn, MixtureOfExperts)]
     single = any(isinstance(layer.ffn, NoFeedForward) for layer in layers) and (dense or moe)
@@ -194,7 +194,7 @@ def _feed_forward_sizes(arch: str, layers: list[Layer]) -> dict[str, Any]:
             i for i, x in enumerate(layers) if isinstance(x.ffn, MixtureOfExperts)
         )
         if layers[0].ffn.__class__ is not MixtureOfExperts or moe[0].n_shared:
-            sizes |= {"expert_weights_norm": True, "expert_weights_scale": 1.0 if arch == "mistral4" else 2.5}
+            sizes |= {"expert_weights_norm": True, "expert_weights_scale": 2.5 if moe[0].router_bias else 1.0}
         if moe[0].shared_intermediate_size:
             sizes["expert_shared_feed_forward_length"] = moe[0].shared_intermediate_size
     return sizes
