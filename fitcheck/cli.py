@@ -283,7 +283,9 @@ def _session(options: MachineOptions | None = None) -> Session:
 
     if options is None:
         return Session()
-    return Session(options.on, *options.corrections())
+    session = Session(options.on, *options.corrections())
+    session.look_ahead()
+    return session
 
 
 def _print(report: Report, output: OutputOptions) -> Outcome:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fitcheck.catalog import Catalog
     from fitcheck.estimate.fit import Estimator
     from fitcheck.facts import Facts
+    from fitcheck.probe import Probing
 
 
 #: Where to get the programs that commands start.
@@ -52,7 +53,22 @@ class Session:
     @cached_property
     def machine(self) -> Machine:
         """The machine that is meant: this one, or the one that ``--on`` names."""
+        if self.on is None:
+            found = self._probing.finish()
+            return _corrected(_calibrated(found), *self.corrections)
         return _machine(self.on, *self.corrections)
+
+    @cached_property
+    def _probing(self) -> Probing:
+        """The look at this machine, under way in the background."""
+        from fitcheck.probe import begin
+
+        return begin(bandwidth=not _calibration_file().is_file())
+
+    def look_ahead(self) -> None:
+        """Start to look at this machine now, while the catalog and the tables are read."""
+        if self.on is None:
+            self._probing  # noqa: B018 - made when it is first asked for
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -136,9 +152,8 @@ def require_user_folder() -> Path:
     return folder
 
 
-def _machine(on: str | None, ram: int | None, vram: int | None, bandwidth: float | None) -> Machine:
-    if on is None:
-        return _corrected(_this_machine(), ram, vram, bandwidth)
+def _machine(on: str, ram: int | None, vram: int | None, bandwidth: float | None) -> Machine:
+    """The machine that ``--on`` names: a folder, a file, or hardware."""
     path = Path(on)
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
@@ -155,18 +170,25 @@ def _machine(on: str | None, ram: int | None, vram: int | None, bandwidth: float
     return pretend(on, ram_bytes=ram, vram_bytes=vram, bandwidth_per_s=bandwidth)
 
 
-def _this_machine() -> Machine:
-    """What the probe finds, with what ``fitcheck calibrate`` measured here."""
+def _calibration_file() -> Path:
+    return (user_folder() or Path(os.devnull)) / "calibration.json"
+
+
+def _calibrated(machine: Machine) -> Machine:
+    """The machine with what ``fitcheck calibrate`` measured on it."""
+    if not _calibration_file().is_file():
+        return machine
+    from fitcheck.calibrate import load
     from fitcheck.probe import probe
 
-    folder = user_folder()
-    if folder is None or not (folder / "calibration.json").is_file():
+    calibration = load(machine, user_folder())
+    if calibration is None:  # of other hardware: its bandwidth was not measured yet
         return probe()
-    from fitcheck.calibrate import load
-
-    machine = probe(bandwidth=False)
-    calibration = load(machine, folder)
-    return probe() if calibration is None else replace(machine, calibration=calibration)
+    measured = calibration.ram_bandwidth_bytes_per_s
+    if measured is None:
+        return replace(machine, calibration=calibration)
+    rate = Rate(measured, Origin.MEASURED, f"fitcheck calibrate, {calibration.date}")
+    return replace(machine, calibration=calibration, ram=replace(machine.ram, bandwidth=rate))
 
 
 def _read_machine(path: Path) -> Machine:

@@ -26,7 +26,7 @@ def commands() -> dict[str, list[str]]:
         "import fitcheck": [python, "-c", "import fitcheck"],
         "scan --json": [python, "-m", "fitcheck", "scan", "--json"],
         "scan": [python, "-m", "fitcheck", "scan"],
-        "check": [python, "-m", "fitcheck", "check", "qwen3-0.6b"],
+        "check": [python, "-m", "fitcheck", "check", "smollm2-135m-instruct"],
     }
     llmfit = shutil.which("llmfit")
     return found | ({"llmfit fit -n 10": [llmfit, "fit", "-n", "10"]} if llmfit else {})

@@ -153,7 +153,7 @@ def test_a_broken_machine_file_is_2(content: bytes, tmp_path: Path) -> None:
 BOOM = "def boom(*a, **k): raise ZeroDivisionError('injected')\n"
 CRASHES = {
     "options": "import fitcheck.options as m; m.RequestOptions.request = boom",
-    "probe": "import fitcheck.probe as m; m.probe = m.begin = boom",
+    "probe": "import fitcheck.probe as m; m.Probing.finish = boom",
     "catalog": "import fitcheck.catalog as m; m.load = boom",
     "resolve": "import fitcheck.catalog.resolve as m; m.resolve = boom",
     "facts": "import fitcheck.facts as m; m.load = boom",
