@@ -12,7 +12,7 @@ from fitcheck.types import Accelerator, DeviceUse, Machine, Origin
 UNKNOWN_BANDWIDTH_PER_S = 40e9  # dual-channel DDR4-2666: the common PC whose memory says nothing
 UNKNOWN_FLOP_PER_BYTE = 60.0  # FP16 peak / bandwidth of GPUs since 2018, roughly
 UNKNOWN_LINK_PER_S = 12e9  # what PCIe 3.0 x16 gives
-FEW_CHANNELS_PER_S = 110e9  # x86: what two channels of DDR5 reach; above are servers and workstations
+DESKTOP_BANDWIDTH_PER_S = 50e9  # dual-channel DDR4-3200, against which wider memories are used less well
 
 _DEFAULT_ENGINE = "llama.cpp"
 
@@ -52,6 +52,13 @@ class Device(Struct, frozen=True):
         """Whether the processor's arithmetic is a term of its own."""
         return self.backend == "cpu"
 
+    @property
+    def read_powers(self) -> tuple[tuple[str, float], ...]:
+        """How much less of a wide memory's peak a processor uses; a measured bandwidth has that in it."""
+        if "processor" not in self.names:
+            return ()
+        return (("decode/read/peak", self.bandwidth_per_s / DESKTOP_BANDWIDTH_PER_S),)
+
     def keys(self, term: str) -> tuple[str, ...]:
         """The parameters that multiply ``term`` ("decode/read") here, from the general to the particular."""
         names = self.names
@@ -78,7 +85,7 @@ def _cpu(machine: Machine, engine: str, speed_model: SpeedModel) -> Device:
     known = measured or (bandwidth is not None and bandwidth.origin not in (Origin.ASSUMED, Origin.CATALOG))
     names = {"backend": "cpu", "chip": cpu.name, "instructions": _instructions(machine)}
     if not measured:
-        names["processor"] = _processor_kind(machine.arch, per_s)
+        names["processor"] = "x86" if machine.arch.lower() in ("x86_64", "amd64") else "arm"
     if engine != _DEFAULT_ENGINE:
         names["runtime"] = engine
     return Device(
@@ -89,12 +96,6 @@ def _cpu(machine: Machine, engine: str, speed_model: SpeedModel) -> Device:
         assumed=() if known else ("memory bandwidth",),
         seen=f"decode/device/chip/{cpu.name}" in speed_model.parameters,
     )
-
-
-def _processor_kind(arch: str, bandwidth_per_s: float) -> str:
-    if not arch.startswith("x86") and arch != "AMD64":
-        return "arm"
-    return "many channels" if bandwidth_per_s > FEW_CHANNELS_PER_S else "few channels"
 
 
 def _instructions(machine: Machine) -> str:

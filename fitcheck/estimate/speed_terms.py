@@ -92,11 +92,12 @@ def decode_terms(run: Running, depth: float) -> list[Term]:
 def _decode_on(run: Running, device: Device, work: Work, share: int) -> list[Term]:
     whole = device.keys("decode/device") + (() if device.is_cpu else _model_keys(run, "decode"))
     read = device.keys("decode/read") + whole
+    powers = device.read_powers
     per_byte = 1.0 / (device.bandwidth_per_s * share)
     terms = [
-        Term("memory", work.weight_bytes * per_byte, read),
-        Term("memory", work.cache_bytes * per_byte, device.keys("decode/cache") + read),
-        Term("memory", work.state_bytes * per_byte, read),
+        Term("memory", work.weight_bytes * per_byte, read, powers),
+        Term("memory", work.cache_bytes * per_byte, device.keys("decode/cache") + read, powers),
+        Term("memory", work.state_bytes * per_byte, read, powers),
         Term("overhead", work.operations * 1e-6, device.keys("decode/operation_us") + whole),
     ]
     if device.is_cpu:

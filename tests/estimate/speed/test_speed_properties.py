@@ -72,11 +72,9 @@ def test_more_bandwidth_never_slows(hardware: str, low: float, factor: float) ->
     machine = pretend(hardware)
     for model in (DENSE, EXPERTS):
         slow, fast = (speed(with_bandwidth(machine, rate), model) for rate in (low, low * factor))
-        # a processor with more than two channels is another kind, whose peak is less well used
-        if machine.accelerators or (low < 110e9) == (low * factor < 110e9):
-            assert fast.decode_per_s.likely >= slow.decode_per_s.likely
-            assert fast.prefill_per_s is not None and slow.prefill_per_s is not None
-            assert fast.prefill_per_s.likely >= slow.prefill_per_s.likely
+        assert fast.decode_per_s.likely >= slow.decode_per_s.likely * 0.999999
+        assert fast.prefill_per_s is not None and slow.prefill_per_s is not None
+        assert fast.prefill_per_s.likely >= slow.prefill_per_s.likely * 0.999999
 
 
 @pytest.mark.parametrize("model", [DENSE, EXPERTS, HYBRID, LATENT], ids=lambda model: model.id)
