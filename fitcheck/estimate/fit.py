@@ -54,7 +54,7 @@ from fitcheck.types import (
 )
 
 if TYPE_CHECKING:
-    from fitcheck.facts import Facts
+    from fitcheck.estimate.tables import Tables
 
 Q8_CACHE = "q8_0"
 UNKNOWN_CONTEXT = 8192
@@ -84,8 +84,8 @@ class Estimator:
     models.
     """
 
-    def __init__(self, facts: Facts, exact: bool = False) -> None:
-        self._facts = facts
+    def __init__(self, tables: Tables, exact: bool = False) -> None:
+        self._tables = tables
         self._exact = exact
         self._stored: dict[tuple[str, str], Stored] = {}
         self._weights: dict[tuple[str, str], Weights] = {}
@@ -104,7 +104,7 @@ class Estimator:
             return (request.quant,)
         if model.file_quant:
             return (model.file_quant,)
-        return quants_of(model, request.runtime, self._facts.runtimes)
+        return quants_of(model, request.runtime, self._tables.runtimes)
 
     def weights(self, model: Model, quant: str) -> Weights:
         """Bytes of the model in a quantisation."""
@@ -119,8 +119,8 @@ class Estimator:
         key = (model.id, quant)
         found = self._stored.get(key)
         if found is None:
-            known = self._facts.weights.find(model, quant)
-            found = self._stored[key] = known or store(model, quant, self._facts.quantizations)
+            known = self._tables.weights.find(model, quant)
+            found = self._stored[key] = known or store(model, quant, self._tables.quantizations)
         return found
 
     def quick(self, model: Model, quant: str, machine: Machine, request: Request) -> Quick:
@@ -161,14 +161,14 @@ class Estimator:
         found = self._places.get(key)
         if found is None or found[0] is not machine:
             ground = self.ground(model, quant, machine, request, runtime)
-            parallel = self._facts.runtimes.row(runtime).tensor_parallel
+            parallel = self._tables.runtimes.row(runtime).tensor_parallel
             best = parallel_candidate(ground) if parallel and ground.gpus else best_candidate(ground)
             found = self._places[key] = machine, best
         return found[1]
 
     def ground(self, model: Model, quant: str, machine: Machine, request: Request, runtime: str) -> Ground:
         """What a placement of one quantisation is chosen by."""
-        row = self._facts.runtimes.row(runtime)
+        row = self._tables.runtimes.row(runtime)
         shape = self._shape(model)
         gpus = self._usable_gpus(machine, runtime, row)
         flash = self._flash_attention(model.id, request, shape, gpus, row)
@@ -187,7 +187,7 @@ class Estimator:
             load=load,
             gpus=gpus,
             host_have=machine.ram.usable_bytes,
-            host_overhead=self._facts.runtimes.overheads["cpu"].bytes,
+            host_overhead=self._tables.runtimes.overheads["cpu"].bytes,
             output_bytes=4 * shape.vocab_size * request.parallel,
             projector_bytes=projector_bytes(model, request),
             margin=row.margin_bytes if request.margin_bytes is None else request.margin_bytes,
@@ -202,7 +202,7 @@ class Estimator:
         """The most tokens per sequence that still fit in this placement, a multiple of 256; 0 where none do."""
         runtime = engines.choose(model, machine, request.runtime)
         longest = model.context_extended_tokens or model.context_tokens or UNKNOWN_CONTEXT
-        parallel = self._facts.runtimes.row(runtime).tensor_parallel
+        parallel = self._tables.runtimes.row(runtime).tensor_parallel
 
         def left(tokens: int) -> int:
             asked = replace(request, context_tokens=tokens)
@@ -229,7 +229,7 @@ class Estimator:
 
         found = self.place(model, quant, machine, request, runtime)
         weights = self.weights(model, quant)
-        row = self._facts.runtimes.row(runtime)
+        row = self._tables.runtimes.row(runtime)
         flags = flags_of(found, row, context_of(model, request), request, machine)
         placement = _placement(found, machine, flags)
         q8 = replace(request, kv_type_k=Q8_CACHE, kv_type_v=Q8_CACHE)
@@ -239,7 +239,7 @@ class Estimator:
             runtime=runtime,
             verdict=found.verdict,
             placement=placement,
-            terms=terms_of(found, quant, model, request, self._facts.runtimes),
+            terms=terms_of(found, quant, model, request, self._tables.runtimes),
             need_bytes=found.need,
             have_bytes=found.have,
             context_tokens=context_of(model, request),
@@ -265,7 +265,7 @@ class Estimator:
     def _shape(self, model: Model) -> Shape:
         found = self._shapes.get(model.id)
         if found is None:
-            found = self._shapes[model.id] = stored_shape(model, self._facts.quantizations)
+            found = self._shapes[model.id] = stored_shape(model, self._tables.quantizations)
         return found
 
     def _load(self, model: Model, quant: str, request: Request, flash: bool, step: int) -> Load:
@@ -276,7 +276,7 @@ class Estimator:
         if found is None:
             caches = self._caches.get((model.id, settings))
             if caches is None:
-                table = self._facts.quantizations
+                table = self._tables.quantizations
                 caches = caches_of(shape, settings, table, table.layout(model.architecture))
                 self._caches[model.id, settings] = caches
             found = self._loads[key] = load_of(self.stored(model, quant), caches)
@@ -326,12 +326,14 @@ class Estimator:
             kv_unified=request.kv_unified,
             layer_devices=_devices(split, self._shape(model)),
             cpu_expert_layers=split.cpu_expert_layers,
-            weight_type=type_of(model, quant, self._facts.quantizations) if split.kind is PlacementKind.SPLIT else None,
+            weight_type=type_of(model, quant, self._tables.quantizations)
+            if split.kind is PlacementKind.SPLIT
+            else None,
             backend=gpus[0].backend if gpus else Backend.CPU,
             embedding="embedding" in model.modalities,
             model=model.id,
         )
-        answer = compute_buffers(question, self._facts.buffers)
+        answer = compute_buffers(question, self._tables.buffers)
         return Compute(answer.bytes, answer.exact)
 
     def _usable_gpus(self, machine: Machine, name: str, row: Runtime) -> tuple[Gpu, ...]:
@@ -339,7 +341,7 @@ class Estimator:
         found = self._gpus.get(key)
         if found is None or found[0] is not machine:
             reserve = row.reserve_bytes
-            overheads = {backend: over.bytes + reserve for backend, over in self._facts.runtimes.overheads.items()}
+            overheads = {backend: over.bytes + reserve for backend, over in self._tables.runtimes.overheads.items()}
             gpus = gpus_of(machine, row.backends, overheads)
             if row.utilization < 1:
                 from fitcheck.estimate.engines import share_of
@@ -353,7 +355,7 @@ class Estimator:
     ) -> Speed | None:
         from fitcheck.estimate.speed import predict
 
-        return predict(model, weights, placement, machine, request, runtime, self._facts.speed_model)
+        return predict(model, weights, placement, machine, request, runtime, self._tables.speed_model)
 
     def _decode(
         self, model: Model, weights: Weights, found: Candidate, machine: Machine, request: Request, runtime: str
@@ -363,7 +365,7 @@ class Estimator:
         from fitcheck.estimate.speed import decode
 
         placement = _placement(found, machine, ())
-        return decode(model, weights, placement, machine, request, runtime, self._facts.speed_model)
+        return decode(model, weights, placement, machine, request, runtime, self._tables.speed_model)
 
 
 def quants_of(model: Model, runtime: str | None, runtimes: Runtimes) -> tuple[str, ...]:
