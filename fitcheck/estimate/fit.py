@@ -108,7 +108,7 @@ class Estimator:
 
     def weights(self, model: Model, quant: str) -> Weights:
         """Bytes of the model in a quantisation."""
-        key = (model.id, quant)
+        key = (_name(model), quant)
         found = self._weights.get(key)
         if found is None:
             found = self._weights[key] = weights_of(self.stored(model, quant))
@@ -116,7 +116,7 @@ class Estimator:
 
     def stored(self, model: Model, quant: str) -> Stored:
         """The model in a quantisation as the engine stores it, kept for the run."""
-        key = (model.id, quant)
+        key = (_name(model), quant)
         found = self._stored.get(key)
         if found is None:
             known = self._tables.weights.find(model, quant)
@@ -149,7 +149,7 @@ class Estimator:
         """
         runtime = engines.choose(model, machine, request.runtime)
         quant = request.quant or self._best_quant(model, machine, request, runtime)
-        key = (model.id, quant, id(machine), request)
+        key = (_name(model), quant, id(machine), request)
         found = self._fits.get(key)
         if found is None or found[0] is not machine:
             found = self._fits[key] = machine, self._fit(model, quant, machine, request, runtime)
@@ -157,7 +157,7 @@ class Estimator:
 
     def place(self, model: Model, quant: str, machine: Machine, request: Request, runtime: str) -> Candidate:
         """The placement of one quantisation, and what it needs."""
-        key = (model.id, quant, runtime, id(machine), request)
+        key = (_name(model), quant, runtime, id(machine), request)
         found = self._places.get(key)
         if found is None or found[0] is not machine:
             ground = self.ground(model, quant, machine, request, runtime)
@@ -171,7 +171,7 @@ class Estimator:
         row = self._tables.runtimes.row(runtime)
         shape = self._shape(model)
         gpus = self._usable_gpus(machine, runtime, row)
-        flash = self._flash_attention(model.id, request, shape, gpus, row)
+        flash = self._flash_attention(_name(model), request, shape, gpus, row)
         load = self._load(model, quant, request, flash, row.context_step)
         compute: Callable[[Split], Compute]
         plan: Callable[[Split], Compute] | None = None
@@ -263,22 +263,24 @@ class Estimator:
         return found
 
     def _shape(self, model: Model) -> Shape:
-        found = self._shapes.get(model.id)
+        name = _name(model)
+        found = self._shapes.get(name)
         if found is None:
-            found = self._shapes[model.id] = stored_shape(model, self._tables.quantizations)
+            found = self._shapes[name] = stored_shape(model, self._tables.quantizations)
         return found
 
     def _load(self, model: Model, quant: str, request: Request, flash: bool, step: int) -> Load:
         shape = self._shape(model)
         settings = cache_settings(model, request, None if flash else widest_value(shape), step)
-        key = (model.id, quant, settings)
+        name = _name(model)
+        key = (name, quant, settings)
         found = self._loads.get(key)
         if found is None:
-            caches = self._caches.get((model.id, settings))
+            caches = self._caches.get((name, settings))
             if caches is None:
                 table = self._tables.quantizations
                 caches = caches_of(shape, settings, table, table.layout(model.architecture))
-                self._caches[model.id, settings] = caches
+                self._caches[name, settings] = caches
             found = self._loads[key] = load_of(self.stored(model, quant), caches)
         return found
 
@@ -294,7 +296,7 @@ class Estimator:
         asked = split if alike else _middle(split, load)
         context = context_of(model, request) * request.parallel
         backend = gpus[0].backend if gpus else Backend.CPU
-        key = (model.id, "" if alike else quant, context, asked, cards, flash, backend, *_graph_settings(request))
+        key = (_name(model), "" if alike else quant, context, asked, cards, flash, backend, *_graph_settings(request))
         found = self._computes.get(key)
         if found is None:
             found = self._planned(model, quant, request, flash, gpus, asked)
@@ -331,7 +333,7 @@ class Estimator:
             else None,
             backend=gpus[0].backend if gpus else Backend.CPU,
             embedding="embedding" in model.modalities,
-            model=model.id,
+            model=model.id if self._tables.weights.knows(model) else "",
         )
         answer = compute_buffers(question, self._tables.buffers)
         return Compute(answer.bytes, answer.exact)
@@ -382,6 +384,11 @@ def projector_bytes(model: Model, request: Request) -> int:
     if request.task is not Task.VISION:
         return 0
     return 2 * sum(params for tower, params in model.tower_params.items() if "vision" in tower)
+
+
+def _name(model: Model) -> str:
+    """What tells models apart in one run: a file may bear the name of a catalog's row."""
+    return f"{model.id} {model.path}" if model.path else model.id
 
 
 def context_of(model: Model, request: Request) -> int:

@@ -189,9 +189,13 @@ class WeightsTable(Struct, frozen=True):
 
     def find(self, model: Model, quant: str) -> Stored | None:
         """The model in a quantisation, None where it is unknown, has changed or was not worked out before."""
-        row = self.models.get(model.id)
-        raw = row.stored.get(quant) if row is not None and row.matches(model) else None
+        raw = self.models[model.id].stored.get(quant) if self.knows(model) else None
         return decode(raw, type=Stored) if raw is not None else None
+
+    def knows(self, model: Model) -> bool:
+        """Whether ``model`` is the catalog's model of that id, not another one that bears its name."""
+        row = self.models.get(model.id)
+        return row is not None and row.matches(model)
 
 
 class _Place(Struct):
