@@ -61,7 +61,7 @@ DECODE = (
     Goal("GPU and unified", _gpu, 0.09, 0.82, 0.13, 0.67),
     Goal("llama-bench grade", lambda row: _gpu(row) and row.grade == "A", 0.095, 0.83),
     Goal("mixture of experts", lambda row: _gpu(row) and row.is_moe, 0.14),
-    *(Goal(name, _of(name)) for name in ("cuda", "rocm", "vulkan", "metal", "mlx", "vllm", "exllama")),
+    *(Goal(name, _of(name)) for name in ("cuda", "rocm", "vulkan", "metal", "mlx", "vllm", "exllama", "mlc")),
     Goal("llamafile on GPU", _of("llamafile")),
     Goal("cpu, RAM speed stated", lambda row: row.on_cpu and row.stated, 0.25),
     Goal("cpu, RAM speed assumed", lambda row: row.on_cpu and not row.stated, 0.31),
