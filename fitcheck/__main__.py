@@ -27,6 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _answer(arguments: list[str]) -> int:
+    from fitcheck.session import head_start
+
+    head_start(arguments)
     from fitcheck.cli import run
 
     outcome = run(arguments)

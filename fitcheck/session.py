@@ -24,6 +24,25 @@ if TYPE_CHECKING:
 #: Where to get the programs that commands start.
 PAGES = {"ollama": "https://ollama.com/download", "llama-server": "https://github.com/ggml-org/llama.cpp/releases"}
 
+#: Commands that ask about this machine unless ``--on`` names another.
+_ABOUT_THIS_MACHINE = ("scan", "check", "explain", "plan", "machine")
+#: The look that ``head_start`` began; the first session that needs one takes it.
+_under_way: list[Probing] = []
+
+
+def head_start(arguments: list[str]) -> None:
+    """Start to look at this machine while the library that parses ``arguments`` still loads, where they will ask for
+    it: measuring memory takes about as long as loading does. A wrong guess costs a few milliseconds."""
+    about = arguments[:1] and arguments[0] in _ABOUT_THIS_MACHINE
+    if about and not any(word.startswith(("--on", "--help", "-h")) for word in arguments):
+        _under_way.append(_look())
+
+
+def _look() -> Probing:
+    from fitcheck.probe import begin
+
+    return begin(bandwidth=not _calibration_file().is_file())
+
 
 class Session:
     """The inputs of one answer. ``on``, ``ram_bytes``, ``vram_bytes`` and ``bandwidth_per_s`` as in the options."""
@@ -61,9 +80,7 @@ class Session:
     @cached_property
     def _probing(self) -> Probing:
         """The look at this machine, under way in the background."""
-        from fitcheck.probe import begin
-
-        return begin(bandwidth=not _calibration_file().is_file())
+        return _under_way.pop() if _under_way else _look()
 
     def look_ahead(self) -> None:
         """Start to look at this machine now, while the catalog and the tables are read."""

@@ -11,10 +11,13 @@ from fitcheck.advise.command import COMMON_QUANT, command
 from fitcheck.advise.suit import COMFORT_PER_S, floor_per_s
 from fitcheck.errors import FitcheckError
 from fitcheck.estimate.fit import Estimator
+from fitcheck.estimate.reach import is_too_large, is_too_slow
 from fitcheck.types import Fit, Machine, Model, PlacementKind, Request, Task, Verdict
 
 #: A smaller one costs a fifth of the answers' quality: it is taken only when somebody asks for it.
 LEAST_QUANT = "Q3_K_M"
+#: How much more memory than there is a model may need to be worth a second look with less context.
+WITHIN_REACH = 1.3
 #: Below this many parameters three bits cost too much as well.
 SMALL_PARAMS = 7_000_000_000
 
@@ -76,11 +79,23 @@ class Chooser:
 
     def offer(self, model: Model, task: Task | None = None) -> Choice | None:
         """The choice where it passes. None, at the price of one estimate, where not even the smallest file would."""
+        if not self.is_within_reach(model, task):
+            return None
         smallest = self.smallest(model)
         if not smallest.fits or smallest.low_per_s < self._floor(model, task or self.request.task):
             return None
         choice = self.choose(model, task)
         return choice if choice.passes else None
+
+    def is_within_reach(self, model: Model, task: Task | None = None) -> bool:
+        """False, at a glance, for a model that is far too large or too slow for this machine."""
+        if model.tensors is not None:
+            return True
+        each = self.estimator.least_bytes_per_weight(model, self._quants(model)[-1])
+        floor = self._floor(model, task or self.request.task)
+        return not (
+            is_too_large(model, each, self.machine, WITHIN_REACH) or is_too_slow(model, each, self.machine, floor)
+        )
 
     def smallest(self, model: Model) -> Choice:
         """The smallest file that would be chosen, whether it passes or not."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from msgspec import Struct
 from msgspec.structs import replace
 
-from fitcheck.advise.choose import Choice, Chooser
+from fitcheck.advise.choose import WITHIN_REACH, Choice, Chooser
 from fitcheck.advise.command import is_at_hand
 from fitcheck.advise.quality import Qualities
 from fitcheck.advise.suit import COMFORT_PER_S, FLOOR_PER_S, licensed, suits, takes_context
@@ -21,8 +21,6 @@ EVERYDAY = (Task.CHAT, Task.CODING, Task.REASONING, Task.VISION)
 
 #: Half the speed counts like the loss of a tenth of the score: the larger model must be that much better.
 SHARE_PER_HALVING = 0.1
-#: How much more memory than there is a model may need to be worth a second look with less context.
-_WITHIN_REACH = 1.3
 #: Among so many of the best, the one answer is the first that a command can fetch.
 _CLOSE = 5
 _LESS_CONTEXT_TOKENS = 4096
@@ -103,7 +101,8 @@ def _within_reach(
 ) -> Iterator[str]:
     """Better models than the best, that a smaller cache or less context would let in."""
     best = _worth(ranked[0][0], ranked[0][1], chooser.request.task) if ranked else 0.0
-    near = [choice.model for choice in map(chooser.smallest, models) if 1 < choice.need_share < _WITHIN_REACH]
+    reachable = filter(chooser.is_within_reach, models)
+    near = [choice.model for choice in map(chooser.smallest, reachable) if 1 < choice.need_share < WITHIN_REACH]
     for option, request in _smaller_requests(chooser.request):
         again = Chooser(chooser.machine, request, chooser.estimator)
         found = _by_quality(again, near, request.task, qualities)

@@ -33,6 +33,7 @@ from fitcheck.estimate.placement import (
     split_by,
 )
 from fitcheck.estimate.quantize import Stored, store, stored_shape, type_of, weights_of
+from fitcheck.estimate.reach import least_bytes_per_weight
 from fitcheck.estimate.runtimes import Runtime, Runtimes
 from fitcheck.types import (
     Attention,
@@ -87,6 +88,7 @@ class Estimator:
     def __init__(self, tables: Tables, exact: bool = False) -> None:
         self._tables = tables
         self._exact = exact
+        self._least: dict[str, float] = {}
         self._stored: dict[tuple[str, str], Stored] = {}
         self._weights: dict[tuple[str, str], Weights] = {}
         self._shapes: dict[str, Shape] = {}
@@ -105,6 +107,16 @@ class Estimator:
         if model.file_quant:
             return (model.file_quant,)
         return quants_of(model, request.runtime, self._tables.runtimes)
+
+    def least_bytes_per_weight(self, model: Model, quant: str) -> float:
+        """A lower bound for any of the model's matrices in a quantisation; 0 where there is none."""
+        table = self._tables.quantizations
+        if model.architecture in table.own_mixes:
+            return 0.0
+        found = self._least.get(quant)
+        if found is None:
+            found = self._least[quant] = least_bytes_per_weight(quant, table)
+        return found
 
     def weights(self, model: Model, quant: str) -> Weights:
         """Bytes of the model in a quantisation."""

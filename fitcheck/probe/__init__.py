@@ -93,9 +93,10 @@ class Probing:
         self._host = host
         self._until = monotonic() + deadline_s
         self._speed: _Part | None = None
-        self._system = _Part("system", lambda: self._read_system(bandwidth), _HEAD_START_S)
-        self._disk = _Part("disk", lambda: _read_disk(host), _HEAD_START_S)
         self._vendors = [_Part(name, _asker(name, host), _HEAD_START_S) for name in _PARTS.get(host.os, ())]
+        self._disk = _Part("disk", lambda: _read_disk(host), _HEAD_START_S)
+        # last: it starts the measurement of memory, which runs beside what the caller does now
+        self._system = _Part("system", lambda: self._read_system(bandwidth), _HEAD_START_S)
 
     def finish(self) -> Machine:
         """Collect the answers. Waits until the deadline at most, and for the measurement of bandwidth."""

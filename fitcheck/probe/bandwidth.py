@@ -14,8 +14,8 @@ from fitcheck.types import Origin, Rate
 
 _MIB = 1024**2
 _CHUNK_BYTES = _MIB // 2  # per thread and thread: the more threads, the more seldom each asks for the interpreter
-_MEASURE_S = 0.03  # reading; giving the buffers their pages takes longer
-_BUFFER_BYTES = (32 * _MIB, 128 * _MIB)  # of each thread: least and most
+_MEASURE_S = 0.02  # reading; giving the buffers their pages takes longer
+_BUFFER_BYTES = (32 * _MIB, 64 * _MIB)  # of each thread: least and most
 _WINDOW_BYTES = 8 * _MIB  # mapped at a time by each thread
 _SHARE_OF_FREE = 4  # never take more than a quarter of what is free
 _MOST_THREADS = 32
