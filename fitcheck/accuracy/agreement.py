@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 
+from msgspec.structs import replace
+
 from fitcheck.session import Session
 from fitcheck.types import Fit, Model, Request
 
@@ -75,7 +77,8 @@ def disagreements(
 
 def numbers(fit: Fit) -> tuple[object, ...]:
     """Everything that commands must agree on."""
-    return fit.quant, fit.runtime, fit.verdict, fit.placement, fit.terms, fit.need_bytes, fit.speed, fit.command
+    speed = replace(fit.speed, nearest=()) if fit.speed else None  # which only explain looks up
+    return fit.quant, fit.runtime, fit.verdict, fit.placement, fit.terms, fit.need_bytes, speed, fit.command
 
 
 def main() -> int:

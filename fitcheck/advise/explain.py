@@ -20,13 +20,14 @@ _PLAIN_WORDS = {
 def context_curve(
     model: Model, fit: Fit, machine: Machine, request: Request, estimator: Estimator
 ) -> tuple[ContextPoint, ...]:
-    """Need and speed of the fit's quantisation at contexts from 2k up to the model's own maximum, the asked one
-    among them. Pure."""
+    """Need of the fit's quantisation, and speed once the context is full, at contexts from 2k up to the model's own
+    maximum, the asked one among them. Pure."""
     most = model.context_extended_tokens or model.context_tokens or fit.context_tokens
     lengths = sorted({length for length in _CURVE if length <= most} | {fit.context_tokens})
     points = []
     for length in lengths:
-        at_length = replace(request, context_tokens=length, quant=fit.quant)
+        full = max(1, length - request.answer_tokens // 2)
+        at_length = replace(request, context_tokens=length, quant=fit.quant, prompt_tokens=full)
         quick = estimator.quick(model, fit.quant, machine, at_length)
         points.append(
             ContextPoint(

@@ -7,8 +7,9 @@ from msgspec.structs import replace
 from fitcheck.advise.choose import Chooser
 from fitcheck.advise.explain import context_curve, licence_in_plain_words
 from fitcheck.advise.suit import for_model
+from fitcheck.estimate.speed_nearest import nearest
 from fitcheck.session import Session
-from fitcheck.types import Fit, Model, Report, Request, Verdict
+from fitcheck.types import Fit, Model, Report, Request, Speed, Verdict
 from fitcheck.units import format_tokens
 
 _SHOWN_SOURCES = 6
@@ -20,7 +21,9 @@ def explain(session: Session, request: Request, name: str) -> Report:
     request = for_model(model, request)
     chooser = Chooser(session.machine, request, session.estimator)
     fit = chooser.estimate(chooser.choose(model))
-    fit = replace(fit, quality=session.qualities.of(model, fit.quant, request.task))
+    fit = replace(
+        fit, quality=session.qualities.of(model, fit.quant, request.task), speed=_with_published(session, fit, model)
+    )
     return session.report(
         "explain",
         f"{model.id} {fit.quant} with {fit.runtime}: {fit.verdict.value}",
@@ -31,6 +34,16 @@ def explain(session: Session, request: Request, name: str) -> Report:
         notes=tuple(_notes(session, model, fit)),
         next_steps=tuple(_next_steps(model, fit)),
     )
+
+
+def _with_published(session: Session, fit: Fit, model: Model) -> Speed | None:
+    """The speed, with what others measured on the same hardware: this model if there is such, else others."""
+    if fit.speed is None:
+        return None
+    cards = {f"gpu{card.index}": card.catalog_name for card in session.machine.accelerators}
+    hardware = next((cards[use.device] for use in fit.placement.devices if use.device in cards), None)
+    found = nearest(session.facts.measurements, hardware or session.machine.cpu.name, model, fit.quant, fit.runtime)
+    return replace(fit.speed, nearest=found)
 
 
 def _notes(session: Session, model: Model, fit: Fit) -> list[str]:

@@ -66,7 +66,9 @@ def predict(
         rough_prefill=prefill_spread.high - prefill_spread.low > ROUGH_WIDTH or prefill_spread.sources < FEW_SOURCES,
         load_s=_load(weights),
         assumed=tuple(dict.fromkeys(what for device in run.devices for what in device.assumed)),
-        nearest=nearest(measurements, run.devices[0].names.get("hardware", machine.cpu.name), model, weights.quant)
+        nearest=nearest(
+            measurements, run.devices[0].names.get("hardware", machine.cpu.name), model, weights.quant, runtime
+        )
         if measurements
         else (),
     )

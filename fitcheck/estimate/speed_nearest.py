@@ -29,12 +29,13 @@ def read(text: str) -> tuple[Measurement, ...]:
 
 
 def nearest(
-    measurements: Iterable[Measurement], hardware: str, model: Model, quant: str, limit: int = 3
+    measurements: Iterable[Measurement], hardware: str, model: Model, quant: str, runtime: str, limit: int = 3
 ) -> tuple[Measurement, ...]:
-    """Decode speeds published for this hardware: of this model first, then of this quantisation, newest first."""
+    """Decode speeds published for this hardware: of this model first, then of this quantisation, then with this
+    engine, newest first."""
 
-    def distance(row: Measurement) -> tuple[bool, bool]:
-        return row.model != model.id, row.quant != quant
+    def distance(row: Measurement) -> tuple[bool, bool, bool]:
+        return row.model != model.id, row.quant != quant, row.engine != runtime
 
     on_this = [row for row in measurements if row.hardware == hardware and row.test == "decode"]
     newest_first = sorted(on_this, key=lambda row: row.date, reverse=True)

@@ -119,7 +119,8 @@ def _speed(speed: Speed | None) -> Iterator[Block]:
     if speed.assumed:
         yield line(f"        ~ assumed: {', '.join(speed.assumed)}", indent=8)
     for found in speed.nearest[:3]:
-        text = f"measured elsewhere: {found.tokens_per_s:.4g} on {found.hardware}, {found.quant} ({found.source})"
+        what = f"{found.tokens_per_s:.4g} tokens/s, {found.model} {found.quant} on {found.hardware}"
+        text = f"measured elsewhere: {what} with {found.engine} ({found.source})"
         yield line(" " * 8 + text, indent=8)
 
 
@@ -148,7 +149,9 @@ def _curve(points: tuple[ContextPoint, ...], fit: Fit) -> Iterator[Block]:
     if not points:
         return
     yield BLANK
-    most = f": room for {room_for(fit)} on {where(fit)}" if fit.verdict is not Verdict.NO else ""
+    most = (
+        f": room for {room_for(fit)} on {where(fit)}; speeds when it is full" if fit.verdict is not Verdict.NO else ""
+    )
     yield line(Span("CONTEXT", DIM), most)
     longest = max(point.need_bytes for point in points)
     yield Bars(tuple(_point(point, longest) for point in points))
