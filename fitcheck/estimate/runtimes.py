@@ -95,10 +95,12 @@ def runs(runtime: Runtime, model: Model) -> bool:
 
 
 def choose(model: Model, machine: Machine, name: str | None) -> str:
-    """The runtime that is asked for, or the one that fits the model: llama.cpp where it knows the architecture."""
+    """The runtime that is asked for, or the one that fits the model: llama.cpp where it knows the architecture, unless
+    the model is a folder of safetensors, which llama.cpp does not read."""
     if name and name != "auto":
         return name
-    if model.architecture is not None:
+    safetensors = model.file_quant is not None and model.tensors is None
+    if model.architecture is not None and not safetensors:
         return LLAMA_CPP
     unified = any(gpu.unified and Backend.METAL in gpu.backends for gpu in machine.accelerators)
     return "mlx" if unified else VLLM if machine.accelerators else "transformers"
