@@ -17,18 +17,28 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from fitcheck.types import Calibration, Fit, Machine, Model, Request
+from fitcheck.types import Calibration, Fit, Machine, Model, Request, Speed
 
 FILE = "calibration.json"
 BANDWIDTH_S = 3.0
 TRIAL_S = 120.0  # longest that one engine may take with one model
 PROMPT_TOKENS, ANSWER_TOKENS = 512, 128
+LEAST_PROMPT_TOKENS, LEAST_ANSWER_TOKENS = 64, 16  # of a machine that is slow
+REPETITIONS = 3  # of llama-bench, which reads the prompt once more beforehand
 MOST_TRIALS = 3
 LARGEST_BYTES = 6 * 1024**3  # larger files take longer than a minute to load and run
 PLAUSIBLE = (0.05, 20.0)  # measured / predicted; beyond, something else was measured
 
 Progress = Callable[[str, float], None]  # what is done now, share that is done
 Predict = Callable[[Model, Machine, Request], Fit]
+
+
+class Lengths(Struct, frozen=True):
+    """Tokens of a trial. ``cached_tokens``: those in the cache before the answer; llama-bench answers without them."""
+
+    prompt_tokens: int = PROMPT_TOKENS
+    answer_tokens: int = ANSWER_TOKENS
+    cached_tokens: int = PROMPT_TOKENS
 
 
 class Trial(Struct, frozen=True):
@@ -39,6 +49,7 @@ class Trial(Struct, frozen=True):
     decode_per_s: float
     prefill_per_s: float | None = None
     backend: str | None = None
+    lengths: Lengths = Lengths()
 
 
 def calibrate(
@@ -53,7 +64,12 @@ def calibrate(
     progress("memory bandwidth", 0.0)
     per_s = memory_bandwidth(machine)
     found = Calibration(date.today().isoformat(), machine_key(machine), per_s)
-    trials = run_engines(models, progress, seconds)
+    measured = replace(machine, calibration=found)
+
+    def speed_of(model: Model) -> Speed | None:
+        return predict(model, measured, _request(model, "llama.cpp", PROMPT_TOKENS, ANSWER_TOKENS)).speed
+
+    trials = run_engines(models, speed_of, progress, seconds)
     progress("done", 1.0)
     return with_trials(found, trials, machine, predict), trials
 
@@ -79,22 +95,32 @@ def with_trials(found: Calibration, trials: Sequence[Trial], machine: Machine, p
     decode: dict[str, list[float]] = {}
     prefill: dict[str, list[float]] = {}
     calibrated = replace(machine, calibration=found)
+    without_gpu = replace(calibrated, accelerators=())
     for trial in trials:
-        request = Request(
-            context_tokens=2048,
-            prompt_tokens=PROMPT_TOKENS,
-            answer_tokens=ANSWER_TOKENS,
-            quant=trial.model.file_quant,
-            runtime=trial.engine,
-        )
-        fit = predict(trial.model, calibrated, request)
-        speed, backend = fit.speed, trial.backend or _backend_of(fit, machine)
-        if speed is None or backend is None:
-            continue
+        where = without_gpu if trial.backend == "cpu" else calibrated
+        lengths = trial.lengths
+        request = _request(trial.model, trial.engine, lengths.cached_tokens, lengths.answer_tokens)
+        fit = predict(trial.model, where, request)
+        speed, backend = fit.speed, _backend_of(fit, where)
+        if speed is None or backend is None or trial.backend not in (None, backend):
+            continue  # a split, or a backend that estimates are not made for
         decode.setdefault(backend, []).append(trial.decode_per_s / speed.decode_per_s.likely)
-        if trial.prefill_per_s and speed.prefill_per_s:
-            prefill.setdefault(backend, []).append(trial.prefill_per_s / speed.prefill_per_s.likely)
+        if trial.prefill_per_s:
+            request = _request(trial.model, trial.engine, lengths.prompt_tokens, lengths.answer_tokens)
+            read = predict(trial.model, where, request).speed
+            if read is not None and read.prefill_per_s is not None:
+                prefill.setdefault(backend, []).append(trial.prefill_per_s / read.prefill_per_s.likely)
     return replace(found, speed_factors=_means(decode), prefill_factors=_means(prefill))
+
+
+def _request(model: Model, engine: str, prompt_tokens: int, answer_tokens: int) -> Request:
+    return Request(
+        context_tokens=2048,
+        prompt_tokens=prompt_tokens,
+        answer_tokens=answer_tokens,
+        quant=model.file_quant,
+        runtime=engine,
+    )
 
 
 def _means(ratios: dict[str, list[float]]) -> dict[str, float]:
@@ -160,25 +186,29 @@ def forget(folder: Path) -> bool:
 # Engines
 
 
-def run_engines(models: Sequence[Model], progress: Progress, seconds: float) -> tuple[Trial, ...]:
-    """Run what is installed on up to three installed models, until ``seconds`` are over."""
+def run_engines(
+    models: Sequence[Model], speed_of: Callable[[Model], Speed | None], progress: Progress, seconds: float
+) -> tuple[Trial, ...]:
+    """Run what is installed on up to three installed models, until ``seconds`` are over. ``speed_of`` says about how
+    fast a model is, by which the trials are made as short as that needs."""
     from time import monotonic
 
     start, trials = monotonic(), []
-    files = candidates(models)
-    runners: list[tuple[str, Callable[[Model], Trial | None]]] = [
+    files = candidates(models)[:MOST_TRIALS][::-1]  # the largest last, with the time that the others leave
+    runners: list[tuple[str, Callable[[Model, Lengths], Trial | None]]] = [
         ("llama-bench", llama_bench),
         ("llama-server", llama_server),
         ("ollama", ollama),
         ("lmstudio", lm_studio),
     ]
     for name, runner in runners:
-        for number, model in enumerate(files[:MOST_TRIALS]):
+        for number, model in enumerate(files):
             spent = (monotonic() - start) / seconds
             if spent >= 1.0:
                 break
             progress(f"{name}: {model.name}", min(0.95, max(spent, number / MOST_TRIALS)))
-            trial = runner(model)
+            left = seconds * (1.0 - spent) / (len(files) - number)
+            trial = runner(model, lengths_for(speed_of(model), left))
             if trial is not None:
                 trials.append(trial)
         if trials:
@@ -186,8 +216,19 @@ def run_engines(models: Sequence[Model], progress: Progress, seconds: float) -> 
     return tuple(trials)
 
 
+def lengths_for(speed: Speed | None, seconds: float) -> Lengths:
+    """Prompt and answer that this model reads and writes a few times in ``seconds``: a third for each, one to load."""
+    if speed is None or speed.prefill_per_s is None:
+        return Lengths()
+    prompt = seconds / 3 / (REPETITIONS + 1) * speed.prefill_per_s.likely
+    answer = seconds / 3 / REPETITIONS * speed.decode_per_s.likely
+    prompt_tokens = int(min(PROMPT_TOKENS, max(LEAST_PROMPT_TOKENS, prompt))) // 16 * 16
+    answer_tokens = int(min(ANSWER_TOKENS, max(LEAST_ANSWER_TOKENS, answer)))
+    return Lengths(prompt_tokens, answer_tokens, prompt_tokens)
+
+
 def candidates(models: Sequence[Model]) -> list[Model]:
-    """Models that can be run here quickly: text models from files, the largest that loads in seconds first."""
+    """Models that can be run here quickly: text models from files, the largest of them first."""
     sizes = {model.id: _file_bytes(model) for model in models}
     usable = [model for model in models if model.shape is not None and 0 < sizes[model.id] <= LARGEST_BYTES]
     return sorted(usable, key=lambda model: sizes[model.id], reverse=True)
@@ -200,10 +241,10 @@ def _file_bytes(model: Model) -> int:
         return 0
 
 
-def llama_bench(model: Model) -> Trial | None:
+def llama_bench(model: Model, lengths: Lengths) -> Trial | None:
     """Run ``llama-bench`` on a GGUF file."""
-    arguments = ["llama-bench", "-m", str(model.path), "-p", str(PROMPT_TOKENS), "-n", str(ANSWER_TOKENS)]
-    printed = _run([*arguments, "-r", "3", "-o", "json"])
+    tokens = ["-p", str(lengths.prompt_tokens), "-n", str(lengths.answer_tokens)]
+    printed = _run(["llama-bench", "-m", str(model.path), *tokens, "-r", str(REPETITIONS), "-o", "json"])
     return None if printed is None else parse_llama_bench(printed, model)
 
 
@@ -213,15 +254,25 @@ def parse_llama_bench(printed: bytes, model: Model) -> Trial | None:
         rows = msgspec.json.decode(printed, type=list[dict[str, Any]])
     except msgspec.DecodeError:
         return None
-    speeds = {bool(row.get("n_gen")): float(row.get("avg_ts") or 0.0) for row in rows}
+    speeds = {bool(row.get("n_gen")): _speed_in(row) for row in rows}
     if not speeds.get(True):
         return None
+    answer, prompt = (max(int(row.get(name) or 0) for row in rows) for name in ("n_gen", "n_prompt"))
     backend = str(rows[0].get("backends", "")).split(",")[0].strip().lower()
     known = {"cuda": "cuda", "rocm": "rocm", "metal": "metal", "mtl": "metal", "vulkan": "vulkan", "sycl": "sycl"}
-    return Trial("llama.cpp", model, speeds[True], speeds.get(False) or None, known.get(backend, "cpu"))
+    lengths = Lengths(prompt, answer, cached_tokens=0)
+    return Trial("llama.cpp", model, speeds[True], speeds.get(False) or None, known.get(backend, "cpu"), lengths)
 
 
-def llama_server(model: Model) -> Trial | None:
+def _speed_in(row: dict[str, Any]) -> float:
+    """The median of the repetitions, which one that other work slowed down does not move; else their mean."""
+    from statistics import median
+
+    samples = row.get("samples_ts")
+    return float(median(samples) if samples else row.get("avg_ts") or 0.0)
+
+
+def llama_server(model: Model, lengths: Lengths) -> Trial | None:
     """Start ``llama-server`` on a free local port, ask once, stop it."""
     import socket
     import subprocess
@@ -239,7 +290,7 @@ def llama_server(model: Model) -> Trial | None:
         end = monotonic() + TRIAL_S / 2
         while monotonic() < end and server.poll() is None:
             if _ask(f"http://127.0.0.1:{port}/health", None, 2.0) is not None:
-                return _completion(port, model)
+                return _completion(port, model, lengths)
             sleep(0.3)
         return None
     finally:
@@ -247,45 +298,47 @@ def llama_server(model: Model) -> Trial | None:
         server.wait()
 
 
-def _completion(port: int, model: Model) -> Trial | None:
-    question = {"prompt": _prompt(), "n_predict": ANSWER_TOKENS, "ignore_eos": True, "cache_prompt": False}
+def _completion(port: int, model: Model, lengths: Lengths) -> Trial | None:
+    prompt = _prompt(lengths)
+    question = {"prompt": prompt, "n_predict": lengths.answer_tokens, "ignore_eos": True, "cache_prompt": False}
     answer = _ask(f"http://127.0.0.1:{port}/completion", question, TRIAL_S)
     timings = (answer or {}).get("timings")
     if not isinstance(timings, dict) or not timings.get("predicted_per_second"):
         return None
-    return Trial("llama.cpp", model, float(timings["predicted_per_second"]), timings.get("prompt_per_second"))
+    per_s = float(timings["predicted_per_second"])
+    return Trial("llama.cpp", model, per_s, timings.get("prompt_per_second"), lengths=lengths)
 
 
-def ollama(model: Model) -> Trial | None:
+def ollama(model: Model, lengths: Lengths) -> Trial | None:
     """Ask a running Ollama for the model, if it has it under this name."""
-    options = {"num_predict": ANSWER_TOKENS, "num_ctx": 2048, "temperature": 0}
-    question = {"model": model.id, "prompt": _prompt(), "stream": False, "options": options}
+    options = {"num_predict": lengths.answer_tokens, "num_ctx": 2048, "temperature": 0}
+    question = {"model": model.id, "prompt": _prompt(lengths), "stream": False, "options": options}
     answer = _ask("http://127.0.0.1:11434/api/generate", question, TRIAL_S)
     if not answer or not answer.get("eval_duration") or not answer.get("eval_count"):
         return None
     prefill = None
-    if answer.get("prompt_eval_duration") and (answer.get("prompt_eval_count") or 0) >= PROMPT_TOKENS // 2:
+    if answer.get("prompt_eval_duration") and (answer.get("prompt_eval_count") or 0) >= lengths.prompt_tokens // 2:
         prefill = answer["prompt_eval_count"] / answer["prompt_eval_duration"] * 1e9
-    return Trial("ollama", model, answer["eval_count"] / answer["eval_duration"] * 1e9, prefill)
+    return Trial("ollama", model, answer["eval_count"] / answer["eval_duration"] * 1e9, prefill, lengths=lengths)
 
 
-def lm_studio(model: Model) -> Trial | None:
+def lm_studio(model: Model, lengths: Lengths) -> Trial | None:
     """Ask a running LM Studio for the model, if it has it under this name."""
     question = {
         "model": model.id,
-        "messages": [{"role": "user", "content": _prompt()}],
-        "max_tokens": ANSWER_TOKENS,
+        "messages": [{"role": "user", "content": _prompt(lengths)}],
+        "max_tokens": lengths.answer_tokens,
         "temperature": 0,
     }
     answer = _ask("http://127.0.0.1:1234/api/v0/chat/completions", question, TRIAL_S)
     stats = (answer or {}).get("stats")
     if not isinstance(stats, dict) or not stats.get("tokens_per_second"):
         return None
-    return Trial("lmstudio", model, float(stats["tokens_per_second"]))
+    return Trial("lmstudio", model, float(stats["tokens_per_second"]), lengths=lengths)
 
 
-def _prompt() -> str:
-    return "Explain step by step how a computer adds two numbers. " * (PROMPT_TOKENS // 11)
+def _prompt(lengths: Lengths) -> str:
+    return "Explain step by step how a computer adds two numbers. " * (lengths.prompt_tokens // 11)
 
 
 def _tool(name: str) -> str | None:
