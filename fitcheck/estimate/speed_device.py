@@ -55,7 +55,7 @@ class Device(Struct, frozen=True):
     @property
     def read_powers(self) -> tuple[tuple[str, float], ...]:
         """How much less of a wide memory's peak a processor uses; a measured bandwidth has that in it."""
-        if "processor" not in self.names:
+        if self.names.get("processor", "measured") == "measured":
             return ()
         return (("decode/read/peak", self.bandwidth_per_s / DESKTOP_BANDWIDTH_PER_S),)
 
@@ -84,8 +84,8 @@ def _cpu(machine: Machine, engine: str, speed_model: SpeedModel) -> Device:
         per_s, measured = calibration.ram_bandwidth_bytes_per_s, True
     known = measured or (bandwidth is not None and bandwidth.origin not in (Origin.ASSUMED, Origin.CATALOG))
     names = {"backend": "cpu", "chip": cpu.name, "instructions": _instructions(machine)}
-    if not measured:
-        names["processor"] = "x86" if machine.arch.lower() in ("x86_64", "amd64") else "arm"
+    family = "x86" if machine.arch.lower() in ("x86_64", "amd64") else "arm"
+    names["processor"] = "measured" if measured else family
     if engine != _DEFAULT_ENGINE:
         names["runtime"] = engine
     return Device(
