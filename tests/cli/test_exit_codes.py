@@ -225,7 +225,8 @@ def test_a_missing_stdout_still_answers_by_its_code() -> None:
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_ctrl_c_is_130() -> None:
     wait = "def wait(*a):\n    print('ready', flush=True)\n    time.sleep(30)\n"
-    start = f"import sys, time\nimport fitcheck.catalog as m\n{wait}m.load = wait\n{MAIN}"
+    heed = "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs are born deaf to it
+    start = f"import signal, sys, time\n{heed}import fitcheck.catalog as m\n{wait}m.load = wait\n{MAIN}"
     process = subprocess.Popen(
         [sys.executable, "-c", start, "scan", *GPU], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
