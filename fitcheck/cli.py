@@ -281,11 +281,7 @@ def schema() -> Outcome:
 def _session(options: MachineOptions | None = None) -> Session:
     from fitcheck.session import Session
 
-    if options is None:
-        return Session()
-    session = Session(options.on, *options.corrections())
-    session.look_ahead()
-    return session
+    return Session() if options is None else Session(options.on, *options.corrections())
 
 
 def _print(report: Report, output: OutputOptions) -> Outcome:

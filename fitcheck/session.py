@@ -73,19 +73,10 @@ class Session:
     def machine(self) -> Machine:
         """The machine that is meant: this one, or the one that ``--on`` names."""
         if self.on is None:
-            found = self._probing.finish()
+            probing = _under_way.pop() if _under_way else _look()
+            found = probing.finish()
             return _corrected(_calibrated(found), *self.corrections)
         return _machine(self.on, *self.corrections)
-
-    @cached_property
-    def _probing(self) -> Probing:
-        """The look at this machine, under way in the background."""
-        return _under_way.pop() if _under_way else _look()
-
-    def look_ahead(self) -> None:
-        """Start to look at this machine now, while the catalog and the tables are read."""
-        if self.on is None:
-            self._probing  # noqa: B018 - made when it is first asked for
 
     @cached_property
     def catalog(self) -> Catalog:

@@ -89,11 +89,6 @@ def command_of(row: Runtime, model: Model, quant: str, flags: tuple[str, ...], c
     return row.command.format(**values).strip()
 
 
-def runs(runtime: Runtime, model: Model) -> bool:
-    """Whether this runtime has code for the model's architecture."""
-    return runtime.memory != LLAMA_CPP or model.architecture is not None
-
-
 def choose(model: Model, machine: Machine, name: str | None) -> str:
     """The runtime that is asked for, or the one that fits the model: llama.cpp where it knows the architecture, unless
     the model is a folder of safetensors, which llama.cpp does not read."""

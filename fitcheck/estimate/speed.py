@@ -18,9 +18,8 @@ from __future__ import annotations
 from math import exp, log
 
 from fitcheck.estimate.speed_model import SpeedModel, Spread, Term, term_seconds
-from fitcheck.estimate.speed_nearest import nearest
 from fitcheck.estimate.speed_terms import Running, decode_terms, device_work, prefill_terms, running, seconds_of
-from fitcheck.types import Interval, Machine, Measurement, Model, Origin, Placement, Request, Speed, Weights
+from fitcheck.types import Interval, Machine, Model, Origin, Placement, Request, Speed, Weights
 
 CALIBRATED = Spread(-0.1, 0.1, 1)  # a speed measured on this machine, applied to another model
 DISK_PER_S = Interval(0.5e9, 2.5e9, 6.0e9)  # SATA, a common NVMe drive, a fast one: the drive is not known
@@ -36,10 +35,8 @@ def predict(
     request: Request,
     runtime: str,
     speed_model: SpeedModel,
-    measurements: tuple[Measurement, ...] | None = None,
 ) -> Speed:
-    """The speeds of a placed model that has a shape. ``runtime`` is a row of runtimes.json; ``measurements`` are the
-    published ones, of which the nearest are returned with the answer."""
+    """The speeds of a placed model that has a shape. ``runtime`` is a row of runtimes.json."""
     run = running(model, weights, placement, machine, request, runtime, speed_model)
     depth, full_depth = depths(model, request)
     terms = decode_terms(run, depth)
@@ -66,11 +63,6 @@ def predict(
         rough_prefill=prefill_spread.high - prefill_spread.low > ROUGH_WIDTH or prefill_spread.sources < FEW_SOURCES,
         load_s=_load(weights),
         assumed=tuple(dict.fromkeys(what for device in run.devices for what in device.assumed)),
-        nearest=nearest(
-            measurements, run.devices[0].names.get("hardware", machine.cpu.name), model, weights.quant, runtime
-        )
-        if measurements
-        else (),
     )
 
 

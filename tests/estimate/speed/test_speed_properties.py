@@ -11,6 +11,7 @@ from fitcheck import catalog, facts
 from fitcheck.estimate.quantize import weights
 from fitcheck.estimate.speed import decode, predict
 from fitcheck.estimate.speed_model import SpeedModel
+from fitcheck.estimate.speed_nearest import nearest
 from fitcheck.probe.pretend import pretend
 from fitcheck.types import (
     Calibration,
@@ -211,9 +212,9 @@ def test_every_parameter_is_explained() -> None:
 
 
 def test_the_nearest_measurements_are_of_this_hardware_and_of_this_model_first() -> None:
-    sized, card = weights(DENSE, "Q4_K_M", FACTS.quantizations), pretend("RTX 3090")
-    where, request = on(card, DENSE), Request()
-    found = predict(DENSE, sized, where, card, request, "llama.cpp", FACTS.speed_model, FACTS.measurements).nearest
+    hardware = pretend("RTX 3090").accelerators[0].catalog_name
+    assert hardware is not None
+    found = nearest(FACTS.measurements, hardware, DENSE, "Q4_K_M", "llama.cpp")
     assert found and {row.hardware for row in found} == {"NVIDIA GeForce RTX 3090"}
     of_model = [row.model == DENSE.id for row in found]
     assert of_model == sorted(of_model, reverse=True) and of_model[0]
