@@ -218,8 +218,9 @@ class Machine(Record, frozen=True):
 
 
 class Calibration(Record, frozen=True):
-    """What ``fitcheck calibrate`` measured here. ``speed_factors`` maps a backend to measured / predicted decode
-    speed.
+    """What ``fitcheck calibrate`` measured here, by backend. ``speed_factors``: measured / predicted speed of what grows
+    with a model's bytes and arithmetic; ``operation_factors``: measured / predicted time of what every operation costs
+    however small it is (absent: that time follows the speed); ``prefill_factors``: measured / predicted prefill speed.
     """
 
     date: str
@@ -227,6 +228,7 @@ class Calibration(Record, frozen=True):
     ram_bandwidth_bytes_per_s: float | None = None
     gpu_bandwidth_bytes_per_s: dict[str, float] = {}
     speed_factors: dict[str, float] = {}
+    operation_factors: dict[str, float] = {}
     prefill_factors: dict[str, float] = {}
 
 
