@@ -17,8 +17,9 @@ from __future__ import annotations
 
 from math import exp, log
 
+from fitcheck.estimate.speed_calibrated import calibrated_seconds, is_calibrated
 from fitcheck.estimate.speed_model import SpeedModel, Spread, Term, term_seconds
-from fitcheck.estimate.speed_terms import Running, decode_terms, device_work, prefill_terms, running, seconds_of
+from fitcheck.estimate.speed_terms import Running, decode_terms, device_work, prefill_terms, running
 from fitcheck.types import Interval, Machine, Model, Origin, Placement, Request, Speed, Weights
 
 CALIBRATED = Spread(-0.1, 0.1, 1)  # a speed measured on this machine, applied to another model
@@ -40,14 +41,14 @@ def predict(
     run = running(model, weights, placement, machine, request, runtime, speed_model)
     depth, full_depth = depths(model, request)
     terms = decode_terms(run, depth)
-    step_s = seconds_of(terms, speed_model) / _factor(run, machine, "decode")
-    full_s = seconds_of(decode_terms(run, full_depth), speed_model) / _factor(run, machine, "decode")
+    step_s = calibrated_seconds(terms, run, machine, "decode")
+    full_s = calibrated_seconds(decode_terms(run, full_depth), run, machine, "decode")
     spread = spread_of("decode", run, machine)
     prompt = request.prompt_tokens
     prefill_s = first = None
     prefill_spread = spread_of("prefill", run, machine)
     if prompt:
-        prefill_s = seconds_of(prefill_terms(run, prompt), speed_model) / _factor(run, machine, "prefill")
+        prefill_s = calibrated_seconds(prefill_terms(run, prompt), run, machine, "prefill")
         first = _sum(_times(prefill_s, prefill_spread), _times(step_s, spread))
     read = [device_work(run, use, depth) for use in run.uses]
     return Speed(
@@ -77,7 +78,7 @@ def decode(
 ) -> Interval:
     """Decode speed alone, tokens/s at the start: the arithmetic of ``predict`` without the rest."""
     run = running(model, weights, placement, machine, request, runtime, speed_model)
-    step_s = seconds_of(decode_terms(run, depths(model, request)[0]), speed_model) / _factor(run, machine, "decode")
+    step_s = calibrated_seconds(decode_terms(run, depths(model, request)[0]), run, machine, "decode")
     return _rate(1, step_s, spread_of("decode", run, machine))
 
 
@@ -90,7 +91,7 @@ def depths(model: Model, request: Request) -> tuple[float, float]:
 def spread_of(test: str, run: Running, machine: Machine) -> Spread:
     """The interval of the least certain device: by backend, wider for hardware that nobody measured and for assumed
     inputs; narrow where this machine was calibrated."""
-    if _calibrated(run, machine, test):
+    if is_calibrated(run, machine, test):
         return CALIBRATED
     model = run.speed_model
     found = []
@@ -101,25 +102,8 @@ def spread_of(test: str, run: Running, machine: Machine) -> Spread:
     return max(found, key=lambda spread: spread.high - spread.low)
 
 
-def _calibrated(run: Running, machine: Machine, test: str) -> bool:
-    calibration = machine.calibration
-    if calibration is None:
-        return False
-    factors = calibration.speed_factors if test == "decode" else calibration.prefill_factors
-    return all(device.backend in factors for device in run.devices)
-
-
-def _factor(run: Running, machine: Machine, test: str) -> float:
-    """Measured / predicted speed on this machine, 1 where it was not calibrated: of the slowest backend in a split."""
-    if not _calibrated(run, machine, test):
-        return 1.0
-    assert machine.calibration is not None
-    factors = machine.calibration.speed_factors if test == "decode" else machine.calibration.prefill_factors
-    return min(factors[device.backend] for device in run.devices)
-
-
 def _origin(run: Running, machine: Machine) -> Origin:
-    if _calibrated(run, machine, "decode"):
+    if is_calibrated(run, machine, "decode"):
         return Origin.MEASURED
     return Origin.PUBLISHED if all(device.seen for device in run.devices) else Origin.MODELLED
 
@@ -147,11 +131,11 @@ def _bound_by(terms: list[Term], speed_model: SpeedModel) -> str:
 def _throughput(run: Running, machine: Machine, depth: float, spread: Spread) -> Interval:
     """Tokens/s over all parallel sequences: one step reads the weights once (of routed experts those that any sequence
     wants), each sequence's cache, and is never faster than the arithmetic of as many prompt tokens."""
-    sequences, model = run.request.parallel, run.speed_model
-    steps = decode_terms(run, depth * sequences)
+    sequences = run.request.parallel
     arithmetic = [term for term in prefill_terms(run, sequences) if term.what in ("compute", "memory")]
-    step_s = max(seconds_of(steps, model), seconds_of(arithmetic, model))
-    return _rate(sequences, step_s / _factor(run, machine, "decode"), spread)
+    bounds = decode_terms(run, depth * sequences), arithmetic
+    step_s = max(calibrated_seconds(terms, run, machine, "decode") for terms in bounds)
+    return _rate(sequences, step_s, spread)
 
 
 def _load(weights: Weights) -> Interval:

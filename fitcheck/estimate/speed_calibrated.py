@@ -1,0 +1,38 @@
+"""What ``fitcheck calibrate`` measured here, applied to the terms of a time.
+
+Two numbers per backend: how fast this machine reads and computes, and what an operation costs it however small it is.
+The first alone would make tiny models, whose time is mostly operations, as wrong as before.
+"""
+
+from __future__ import annotations
+
+from fitcheck.estimate.speed_model import Term, term_seconds
+from fitcheck.estimate.speed_terms import Running, seconds_of
+from fitcheck.types import Machine
+
+
+def is_calibrated(run: Running, machine: Machine, test: str) -> bool:
+    """Whether every backend that the placement uses was measured here. ``test`` is decode or prefill."""
+    factors = _speed_factors(machine, test)
+    return bool(factors) and all(device.backend in factors for device in run.devices)
+
+
+def calibrated_seconds(terms: list[Term], run: Running, machine: Machine, test: str) -> float:
+    """The time of all terms in seconds: of a split over several backends, by the slowest one's measurements."""
+    if not is_calibrated(run, machine, test):
+        return seconds_of(terms, run.speed_model)
+    calibration = machine.calibration
+    assert calibration is not None
+    backends, factors = {device.backend for device in run.devices}, _speed_factors(machine, test)
+    slowdown = 1.0 / min(factors[backend] for backend in backends)
+    operations = calibration.operation_factors if test == "decode" else {}
+    dearness = max(operations.get(backend, slowdown) for backend in backends)
+    parameters = run.speed_model.parameters
+    return sum(term_seconds(term, parameters) * (dearness if term.what == "overhead" else slowdown) for term in terms)
+
+
+def _speed_factors(machine: Machine, test: str) -> dict[str, float]:
+    calibration = machine.calibration
+    if calibration is None:
+        return {}
+    return calibration.speed_factors if test == "decode" else calibration.prefill_factors
