@@ -582,6 +582,7 @@ def type_of(model: Model, quant: str, table: Quantizations) -> Callable[[int, st
     values: list[int] = []
 
     def found(layer: int, name: str) -> str:
+        layer %= shape.n_layers  # a stack that is run several times has its weights once
         if name in _VALUES and not values:
             values.extend(_values_before(shape, [tensors.layer_tensors(kind, shape, layout) for kind in shape.kinds]))
             place.n_values += values[-1]
