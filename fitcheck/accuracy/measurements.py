@@ -126,7 +126,10 @@ def _machine(hardware: str, backend: str, ram_gb_per_s: str, threads: str) -> Ma
     if backend != "cpu":
         own = Backend(backend) if backend in {item.value for item in Backend} else machine.accelerators[0].backends[0]
         return replace(machine, accelerators=(replace(machine.accelerators[0], backends=(own,)),))
-    if ram_gb_per_s and machine.cpu.sockets == 1:
+    cpu = machine.cpu
+    if threads and cpu.sockets > 1 and int(threads) <= cpu.physical_cores // cpu.sockets:
+        return _machine(hardware.removeprefix(f"{cpu.sockets}x "), backend, "", threads)  # it stays on one socket
+    if ram_gb_per_s and cpu.sockets == 1:
         rate = Rate(float(ram_gb_per_s) * 1e9, Origin.USER, "stated with the measurement")
         machine = replace(machine, ram=replace(machine.ram, bandwidth=rate))
     if threads:

@@ -12,18 +12,20 @@ from fitcheck.types import Accelerator, DeviceUse, Machine, Origin
 UNKNOWN_BANDWIDTH_PER_S = 40e9  # dual-channel DDR4-2666: the common PC whose memory says nothing
 UNKNOWN_FLOP_PER_BYTE = 60.0  # FP16 peak / bandwidth of GPUs since 2018, roughly
 UNKNOWN_LINK_PER_S = 12e9  # what PCIe 3.0 x16 gives
-DESKTOP_BANDWIDTH_PER_S = 50e9  # dual-channel DDR4-3200, against which wider memories are used less well
+DESKTOP_CORES = 8.0  # what the cost of an operation is stated for: all cores must finish it before the next
 
 _DEFAULT_ENGINE = "llama.cpp"
 
 # Which levels of parameters multiply a term on a device, by "test/term".
 _LEVELS = {
-    "decode/read": ("backend", "architecture", "memory", "engine", "build", "processor"),
+    "decode/read": ("backend", "memory", "engine", "build", "bandwidth"),
     "decode/cache": ("backend",),
-    "decode/operation_us": ("backend", "architecture", "memory", "engine", "build"),
-    "decode/compute_ns": ("backend", "instructions"),
+    "decode/operation_us": ("backend", "engine", "build"),
+    "decode/core": ("instructions",),
+    "decode/core_read_ns": ("backend",),
+    "decode/compute_ns": ("backend",),
     "decode/token_ms": ("backend",),
-    "decode/device": ("form", "hardware", "chip", "runtime"),
+    "decode/device": ("hardware", "chip", "runtime"),
     "prefill/compute": ("backend", "architecture", "target", "engine", "build"),
     "prefill/compute_ns": ("backend", "instructions"),
     "prefill/expert": ("backend",),
@@ -31,7 +33,7 @@ _LEVELS = {
     "prefill/read": ("backend",),
     "prefill/operation_us": ("backend",),
     "prefill/start_ms": ("backend",),
-    "prefill/device": ("form", "hardware", "chip", "runtime"),
+    "prefill/device": ("hardware", "chip", "runtime"),
 }
 
 
@@ -53,11 +55,14 @@ class Device(Struct, frozen=True):
         return self.backend == "cpu"
 
     @property
-    def read_powers(self) -> tuple[tuple[str, float], ...]:
-        """How much less of a wide memory's peak a processor uses; a measured bandwidth has that in it."""
-        if self.names.get("processor", "measured") == "measured":
-            return ()
-        return (("decode/read/peak", self.bandwidth_per_s / DESKTOP_BANDWIDTH_PER_S),)
+    def cores(self) -> float:
+        """Of a CPU: how many cores work."""
+        return self.peak_per_s / 1e9
+
+    @property
+    def bandwidth_measured(self) -> bool:
+        """Whether all cores together were seen to read this fast."""
+        return "bandwidth" in self.names
 
     def keys(self, term: str) -> tuple[str, ...]:
         """The parameters that multiply ``term`` ("decode/read") here, from the general to the particular."""
@@ -84,8 +89,8 @@ def _cpu(machine: Machine, engine: str, speed_model: SpeedModel) -> Device:
         per_s, measured = calibration.ram_bandwidth_bytes_per_s, True
     known = measured or (bandwidth is not None and bandwidth.origin not in (Origin.ASSUMED, Origin.CATALOG))
     names = {"backend": "cpu", "chip": cpu.name, "instructions": _instructions(machine)}
-    family = "x86" if machine.arch.lower() in ("x86_64", "amd64") else "arm"
-    names["processor"] = "measured" if measured else family
+    if measured:
+        names["bandwidth"] = "measured"
     if engine != _DEFAULT_ENGINE:
         names["runtime"] = engine
     return Device(
@@ -99,14 +104,17 @@ def _cpu(machine: Machine, engine: str, speed_model: SpeedModel) -> Device:
 
 
 def _instructions(machine: Machine) -> str:
+    """What a core computes with; Apple's cores have no other instructions but twice the units."""
     features = machine.cpu.features
     if machine.arch.startswith(("arm", "aarch")):
-        return "dotprod" if "asimddp" in features or machine.os == "darwin" else "neon"
+        if machine.os == "darwin":
+            return "apple"
+        return "dotprod" if "asimddp" in features else "neon"
     if "amx_int8" in features:
         return "amx"
     if "avx512f" in features:
         return "avx512"
-    return "avx2" if "avx2" in features else "sse"
+    return next((name for name in ("avx2", "avx") if name in features), "sse")
 
 
 def _gpu(card: Accelerator, engine: str, year: str, speed_model: SpeedModel) -> Device:
@@ -123,8 +131,6 @@ def _gpu(card: Accelerator, engine: str, year: str, speed_model: SpeedModel) -> 
         memory = next((kind for kind, targets in speed_model.memories.items() if target in targets), None)
         if memory:
             names["memory"] = memory
-    if card.form == "laptop":
-        names["form"] = "laptop"
     if engine != _DEFAULT_ENGINE and not brought:
         names["engine"] = f"{engine} {backend}"
     if year:

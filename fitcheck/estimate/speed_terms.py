@@ -10,7 +10,7 @@ from math import ceil
 
 from msgspec import Struct
 
-from fitcheck.estimate.speed_device import Device, device_of
+from fitcheck.estimate.speed_device import DESKTOP_CORES, Device, device_of
 from fitcheck.estimate.speed_model import SpeedModel, Term, total_seconds
 from fitcheck.estimate.speed_work import Work, decode_work, expert_work, experts_held, prefill_work
 from fitcheck.types import DeviceUse, FlashAttention, Machine, Model, Placement, Request, Weights
@@ -92,18 +92,28 @@ def decode_terms(run: Running, depth: float) -> list[Term]:
 def _decode_on(run: Running, device: Device, work: Work, share: int) -> list[Term]:
     whole = device.keys("decode/device") + (() if device.is_cpu else _model_keys(run, "decode"))
     read = device.keys("decode/read") + whole
-    powers = device.read_powers
     per_byte = 1.0 / (device.bandwidth_per_s * share)
     terms = [
-        Term("memory", work.weight_bytes * per_byte, read, powers),
-        Term("memory", work.cache_bytes * per_byte, device.keys("decode/cache") + read, powers),
-        Term("memory", work.state_bytes * per_byte, read, powers),
-        Term("overhead", work.operations * 1e-6, device.keys("decode/operation_us") + whole),
+        Term("memory", work.weight_bytes * per_byte, read),
+        Term("memory", work.cache_bytes * per_byte, device.keys("decode/cache") + read),
+        Term("memory", work.state_bytes * per_byte, read),
     ]
-    if device.is_cpu:
-        parameters = work.weight_bytes * run.model.params / max(1, run.weights.total)
-        keys = device.keys("decode/compute_ns") + _quant_keys(run, "decode") + whole
-        terms.append(Term("compute", parameters / device.peak_per_s, keys))
+    operation = device.keys("decode/operation_us")
+    if not device.is_cpu:
+        return [*terms, Term("overhead", work.operations * 1e-6, operation + whole)]
+    core = device.keys("decode/core") + whole
+    crowd = (("decode/operation_us/cores", device.cores / DESKTOP_CORES),)
+    parameters = work.weight_bytes * run.model.params / max(1, run.weights.total)
+    terms.append(Term("overhead", work.operations * 1e-6, operation + core, crowd))
+    terms.append(
+        Term(
+            "compute",
+            parameters / device.peak_per_s,
+            device.keys("decode/compute_ns") + _quant_keys(run, "decode") + core,
+        )
+    )
+    if not device.bandwidth_measured:
+        terms.append(Term("memory", work.weight_bytes / device.peak_per_s, device.keys("decode/core_read_ns") + core))
     return terms
 
 
@@ -158,10 +168,7 @@ def _prefill_on(run: Running, use: DeviceUse, own: Device, tokens: int, depth: i
 
 
 def _model_keys(run: Running, test: str) -> tuple[str, ...]:
-    model = run.model
-    if test == "prefill":
-        return (f"prefill/model/id/{model.id}",)
-    return (f"decode/model/architecture/{model.architecture}", f"decode/model/id/{model.id}")
+    return (f"{test}/model/id/{run.model.id}",)
 
 
 def _quant_keys(run: Running, test: str) -> tuple[str, ...]:
