@@ -186,7 +186,7 @@ def _calibrated(machine: Machine) -> Machine:
     """The machine with what ``fitcheck calibrate`` measured on it."""
     if not _calibration_file().is_file():
         return machine
-    from fitcheck.calibrate import load
+    from fitcheck.calibrate.stored import load
     from fitcheck.probe import probe
 
     calibration = load(machine, user_folder())

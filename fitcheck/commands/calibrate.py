@@ -13,8 +13,9 @@ def calibrate(session: Session, seconds: float) -> Report:
     """Measure the memory, and an installed engine with a model that is already here, for about ``seconds``."""
     from msgspec.structs import replace
 
-    from fitcheck.calibrate import calibrate as measure
-    from fitcheck.calibrate import save
+    from fitcheck.calibrate.engines import engines
+    from fitcheck.calibrate.measure import calibrate as measure
+    from fitcheck.calibrate.stored import save
     from fitcheck.catalog.installed import installed
 
     if session.machine.pretended:
@@ -22,7 +23,7 @@ def calibrate(session: Session, seconds: float) -> Report:
     folder = require_user_folder()
     machine: Machine = replace(session.machine, calibration=None)
     with progress() as show:
-        found, trials = measure(machine, installed().models, session.estimator.estimate, show, seconds)
+        found, outcome = measure(machine, installed().models, engines(), session.estimator.estimate, show, seconds)
     try:
         path = save(found, folder)
     except OSError as error:
@@ -30,14 +31,14 @@ def calibrate(session: Session, seconds: float) -> Report:
             "storage", f"cannot keep the measurements: {error.strerror}", "set FITCHECK_HOME"
         ) from error
     session.use(replace(machine, calibration=found))
-    measured = [f"{trial.engine}: {trial.model.id}, {trial.decode_per_s:.1f} tokens/s" for trial in trials]
-    notes = (*measured, *_factors(found), f"kept in {path}")
+    trials = [f"{trial.engine}: {trial.model.id}, {trial.decode_per_s:.1f} tokens/s" for trial in outcome.trials]
+    notes = (*trials, *outcome.failures, *_factors(found), f"kept in {path}")
     return session.report("calibrate", _summary(found, len(trials)), notes=notes, next_steps=("fitcheck scan",))
 
 
 def forget(session: Session) -> Report:
     """Remove what was measured."""
-    from fitcheck.calibrate import forget as remove
+    from fitcheck.calibrate.stored import forget as remove
 
     removed = remove(require_user_folder())
     summary = "the measurements are removed" if removed else "there were no measurements"
@@ -52,4 +53,8 @@ def _summary(found: Calibration, trials: int) -> str:
 
 
 def _factors(found: Calibration) -> tuple[str, ...]:
-    return tuple(f"{backend}: {factor:.2f} x the speed of the model" for backend, factor in found.speed_factors.items())
+    operations = found.operation_factors
+    return tuple(
+        f"{backend}: {speed:.2f} x the predicted speed, {operations[backend]:.2f} x the time per operation"
+        for backend, speed in found.speed_factors.items()
+    )

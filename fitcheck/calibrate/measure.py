@@ -1,0 +1,59 @@
+"""``fitcheck calibrate`` itself: memory first, then an engine, within the time that was given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic
+
+from msgspec.structs import replace
+
+from fitcheck.calibrate.solve import Predict, request_for, with_trials
+from fitcheck.calibrate.stored import machine_key
+from fitcheck.calibrate.trials import Engine, Lengths, Outcome, Progress, run_trials
+from fitcheck.types import Calibration, Machine, Model, Speed
+
+BANDWIDTH_S = 3.0
+RESERVE_S = 3.0  # to stop the last engine, compute the factors and write them
+
+
+def calibrate(
+    machine: Machine,
+    models: Sequence[Model],
+    engines: Sequence[Engine],
+    predict: Predict,
+    progress: Progress,
+    seconds: float = 60.0,
+) -> tuple[Calibration, Outcome]:
+    """Measure the memory, then engines with installed ``models`` (files), in no more than ``seconds``.
+
+    ``predict`` is the estimator's. Without an engine or a model only the bandwidth is measured.
+    """
+    from datetime import date
+
+    end = monotonic() + seconds
+    progress("memory bandwidth", 0.0)
+    per_s = memory_bandwidth(machine, min(BANDWIDTH_S, seconds / 4))
+    found = Calibration(date.today().isoformat(), machine_key(machine), per_s)
+    measured = replace(machine, calibration=found)
+
+    def speed_of(model: Model) -> Speed | None:
+        return predict(model, measured, request_for(model, "llama.cpp", Lengths())).speed
+
+    left = end - monotonic() - RESERVE_S
+    outcome = run_trials(engines, models, speed_of, progress, left) if left > 0 else Outcome()
+    progress("done", 1.0)
+    return with_trials(found, outcome.trials, machine, predict), outcome
+
+
+def memory_bandwidth(machine: Machine, seconds: float = BANDWIDTH_S) -> float | None:
+    """Read bandwidth of all threads in bytes/s: the best of many short runs, since other work only slows them down."""
+    from fitcheck.probe.bandwidth import measure, plan
+    from fitcheck.probe.host import LiveHost
+
+    planned = plan(LiveHost(), machine.cpu.threads, machine.ram.usable_bytes)
+    if planned is None:
+        return None
+    end, best = monotonic() + seconds, 0.0
+    while monotonic() < end:
+        best = max(best, measure(planned) or 0.0)
+    return best or None
