@@ -531,7 +531,7 @@ class Model(Value, frozen=True):
     included. ``lineage``: models of one lineage differ in generation, size and training, not in purpose;
     ``derived_from``: the id of the model that this one is a fine-tune of, by others. ``sources``:
     field -> key in the catalog's table of sources. ``tensors``: only for a real file, then exact; ``file_quant`` names
-    its mix.
+    its mix. ``publisher``: whose GGUF files are meant (the owner of their Hub repository), where that is known.
     """
 
     id: str
@@ -570,6 +570,7 @@ class Model(Value, frozen=True):
     tensors: tuple[Tensor, ...] | None = None
     file_quant: str | None = None
     path: str | None = None
+    publisher: str | None = None
 
 
 # --------------------------------------------------------------------------------------------------------------------
