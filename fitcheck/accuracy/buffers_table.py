@@ -154,7 +154,7 @@ def plans(model: Model, shape: Shape) -> dict[str, Any]:
                 if not split:
                     return (host, *gpu)
                 least = _planned(_question(model, shape, context, placement, cache, SMALLEST_TYPE))[1]
-                return host, least, gpu[0] - copied_bytes(found[f"{name} weights"], usual.weight_type)  # noqa: B023
+                return host, least, gpu[0] - copied_bytes(found[f"{name} weights"], usual.weight_type)[0]  # noqa: B023
 
             pieces = straight_pieces(bytes_at, CONTEXT_STEP, CONTEXT_STEP)
             find = doubled_pieces if name == "half" else straight_pieces

@@ -28,7 +28,7 @@ def context_curve(
     for length in lengths:
         full = max(1, length - request.answer_tokens // 2)
         at_length = replace(request, context_tokens=length, quant=fit.quant, prompt_tokens=full)
-        quick = estimator.quick(model, fit.quant, machine, at_length)
+        quick = estimator.quick(model, fit.quant, machine, at_length, planned=True)
         points.append(
             ContextPoint(
                 length,

@@ -22,19 +22,23 @@ from fitcheck.types import (
     DenseFeedForward,
     LatentAttention,
     Layer,
+    LightningAttention,
     Mamba1,
     Mamba2,
     Mixer,
     MixtureOfExperts,
     ParallelMixers,
     Shape,
+    ShortConvolution,
 )
 
 HOST = 0  # device number of the host in ``BufferQuestion.layer_devices`` and index of its bytes in the answer
 CONTEXT_STEP = 256  # tokens: the engine rounds contexts up to it
 PLANNED_CACHES = ("f16", "q8_0")  # types of K and V that the table knows
 USUAL_TYPE = "q8_0"  # of weights whose type is not told
+PIPELINE_COPIES = 4  # of inputs, where several GPUs work on several micro-batches at once (GGML_SCHED_MAX_COPIES)
 SAME_RULES = (Backend.CUDA, Backend.ROCM)  # other backends reorder nodes or size their scratch apart: nearly the same
+HOLES = 6  # states of a batch that lie elsewhere than in the typical split, at most
 Piece = tuple[int, ...]  # first context; then for each series its bytes there and its growth per step
 CopiedWeight = tuple[int, str, int, int]  # first layer that has it, name, row length, elements
 WeightType = Callable[[int, str], str]
@@ -86,7 +90,8 @@ class BufferTable(Struct, frozen=True):
     ``rows`` maps a model's row number (``models``) to its plans: "gpu f16" to pieces of first context, host bytes, host
     bytes per step of 256 tokens, GPU bytes, GPU bytes per step; decoded when first asked for. Splits ("experts": all
     routed experts on the host, "half": the first half of the layers) have two GPU series: without copies of weights,
-    and what lies below the largest copy; "half weights" lists what is copied. They stand for all splits of their kind.
+    and what lies below the largest copy; "half weights" lists what is copied. ``bound`` makes of them an answer for
+    all splits of their kind.
     """
 
     models: dict[str, int]
@@ -96,24 +101,50 @@ class BufferTable(Struct, frozen=True):
     copied: dict[tuple[int, str], tuple[CopiedWeight, ...]] = field(default_factory=dict)
 
     def find(self, question: BufferQuestion) -> ComputeBuffers | None:
-        """The planned answer, or None where the table has none for this question."""
-        kind = _kind(question)
-        row = self.models.get(question.model)
-        if kind is None or row is None:
+        """The planned answer, or None where the table has none for this very placement."""
+        if max(question.layer_devices, default=HOST) > 1 or _is_split(question):
             return None
+        kind = "cpu" if not question.layer_devices else "metal" if question.backend is Backend.METAL else "gpu"
+        series = self._series(kind, question)
+        return ComputeBuffers(series, kind == "cpu" or question.backend in SAME_RULES) if series else None
+
+    def bound(self, question: BufferQuestion) -> ComputeBuffers | None:
+        """A bound for a placement over host and GPUs or over several GPUs, the same for all splits of its kind; None
+        where the table has none.
+        """
+        cards = max(question.layer_devices, default=HOST)
+        split = _is_split(question)
+        layers = split and HOST in question.layer_devices
+        shared = cards > 1 and shares_caches(question.shape)
+        if not (split or cards > 1) or (layers and question.cpu_expert_layers) or shared:
+            return None
+        kind = "half" if layers else "experts" if split else "gpu"
+        series = self._series(kind, question)
+        if not series:
+            return None
+        host, gpu = series[0], series[1]
+        extra = _between_cards_bytes(question) if cards > 1 else 0
+        if split:
+            weights = self._copied(self.models[question.model], f"{kind} weights")
+            gpu = max(gpu, series[2] + _copies_at_once(copied_bytes(weights, question.weight_type), cards))
+            extra += HOLES * 4 * question.shape.hidden_size * min(question.context_tokens, question.ubatch_tokens)
+        if layers:
+            gpu += _host_attention_bytes(question)
+        return ComputeBuffers((host + extra, *[gpu + extra] * cards), False)
+
+    def _series(self, kind: str, question: BufferQuestion) -> tuple[int, ...]:
+        """The numbers of one row at the question's context; none where it was not planned."""
+        row = self.models.get(question.model)
+        if row is None or not _is_common(question):
+            return ()
         pieces = self._pieces(row, f"{kind} {question.kv_type_k}")
         context = -(-question.context_tokens // CONTEXT_STEP) * CONTEXT_STEP
         at = bisect_right(pieces, context, key=lambda piece: piece[0]) - 1
         if at < 0:
-            return None
+            return ()
         piece = pieces[at]
         steps = (context - piece[0]) // CONTEXT_STEP
-        series = tuple(piece[i] + steps * piece[i + 1] for i in range(1, len(piece), 2))
-        if kind in ("cpu", "gpu", "metal"):
-            return ComputeBuffers(series, kind == "cpu" or question.backend in SAME_RULES)
-        host, least, below = series
-        largest = copied_bytes(self._copied(row, f"{kind} weights"), question.weight_type)
-        return ComputeBuffers((host, max(least, below + largest)), False)
+        return tuple(piece[i] + steps * piece[i + 1] for i in range(1, len(piece), 2))
 
     def _pieces(self, row: int, name: str) -> tuple[Piece, ...]:
         key = (row, name)
@@ -131,40 +162,66 @@ class BufferTable(Struct, frozen=True):
         return found
 
 
-def copied_bytes(weights: tuple[CopiedWeight, ...], weight_type: WeightType | None) -> int:
-    """Bytes of the largest host weight as it is copied to a GPU."""
+def copied_bytes(weights: tuple[CopiedWeight, ...], weight_type: WeightType | None) -> tuple[int, ...]:
+    """Bytes of the host weights that are copied to a GPU, each size once, the largest first."""
     from fitcheck.estimate.graph.planner import padded_matrix_bytes
 
-    return max(
-        (
-            padded_matrix_bytes(weight_type(layer, name) if weight_type else USUAL_TYPE, row, elements)
-            for layer, name, row, elements in weights
-        ),
-        default=0,
-    )
+    sizes = {
+        padded_matrix_bytes(weight_type(layer, name) if weight_type else USUAL_TYPE, row, elements)
+        for layer, name, row, elements in weights
+    }
+    return tuple(sorted(sizes, reverse=True)) or (0,)
 
 
-def _kind(question: BufferQuestion) -> str | None:
-    """Which of the planned placements a question is about."""
-    common = (
+def _copies_at_once(sizes: tuple[int, ...], cards: int) -> int:
+    """A bound for the copies of weights that lie beside each other. One takes the place of the one before if it is not
+    larger; with several cards all go to the first, and what comes back from the others may lie between two of them.
+    """
+    return sum(sizes) + (sizes[0] if cards > 1 else 0)
+
+
+def _host_attention_bytes(question: BufferQuestion) -> int:
+    """A bound for the copies of K and V that layers on the host may need on a GPU, where their attention runs, beyond
+    those of the typical split.
+    """
+    attentions = [kind.mixer for kind in question.shape.kinds if isinstance(kind.mixer, Attention)]
+    widths = (mixer.n_kv_heads * (mixer.head_dim + (mixer.v_head_dim or mixer.head_dim)) for mixer in attentions)
+    return 2 * 2 * max(widths, default=0) * question.context_tokens
+
+
+def _between_cards_bytes(question: BufferQuestion) -> int:
+    """A bound for what several cards need beyond one, each: four copies of the inputs and of what crosses."""
+    shape = question.shape
+    tokens = min(question.context_tokens, question.ubatch_tokens)
+    mixers = [kind.mixer for kind in shape.kinds]
+    masks = len({mixer.window for mixer in mixers if isinstance(mixer, Attention)}) or 1
+    masks += any(isinstance(mixer, LatentAttention) and mixer.indexer for mixer in mixers)
+    inner = max((mixer.d_inner for mixer in mixers if isinstance(mixer, (Mamba1, Mamba2))), default=0)
+    inner = max(inner, *(mixer.channels // 4 for mixer in mixers if isinstance(mixer, ShortConvolution)), 0)
+    decays = max((mixer.n_heads for mixer in mixers if isinstance(mixer, LightningAttention)), default=0) * tokens
+    width = 4 * shape.hidden_size * max(1, shape.num_loops) + 4 * inner + decays
+    return (PIPELINE_COPIES - 1) * masks * 2 * question.context_tokens * tokens + PIPELINE_COPIES * 4 * width * tokens
+
+
+def shares_caches(shape: Shape) -> bool:
+    """Whether layers read caches of earlier ones, which several cards copy to one another."""
+    return any(isinstance(kind.mixer, Attention) and kind.mixer.kv_shared for kind in shape.kinds)
+
+
+def _is_common(question: BufferQuestion) -> bool:
+    """Whether a question is about the settings that were planned."""
+    return (
         question.flash_attention
         and question.kv_type_k == question.kv_type_v
         and (question.ubatch_tokens, question.sequences, question.outputs) == (512, 1, 1)
         and question.batch_tokens >= 512
         and not question.swa_full
     )
-    if not common:
-        return None
-    devices = question.layer_devices
-    if not devices:
-        return "cpu"
-    if max(devices) > 1:
-        return None
-    if HOST in devices:
-        return "half" if not question.cpu_expert_layers else None
-    if question.cpu_expert_layers:
-        return "experts"
-    return "metal" if question.backend is Backend.METAL else "gpu"
+
+
+def _is_split(question: BufferQuestion) -> bool:
+    """Whether something lies on the host beside a GPU."""
+    return bool(question.layer_devices) and (HOST in question.layer_devices or question.cpu_expert_layers > 0)
 
 
 def compute_buffers(question: BufferQuestion, table: BufferTable | None = None) -> ComputeBuffers:

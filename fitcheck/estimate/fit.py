@@ -1,7 +1,8 @@
 """One model on one machine: where it goes, what it needs, how fast it runs.
 
 ``Estimator.quick`` gives the numbers that ranking needs; ``Estimator.estimate`` the whole answer with every term and
-its formula. Both come from ``Estimator.place``: there is one arithmetic.
+its formula. Both come from ``Estimator.place``: there is one arithmetic. Where that has only a bound for the compute
+buffers (over several devices), ``estimate`` has the engine's graph planned for the placement that was chosen.
 
 The verdict: ``fits`` where every device keeps the margin free (1 GiB unless the request says otherwise), ``tight``
 where every need is met but not every margin, ``no`` otherwise.
@@ -30,13 +31,13 @@ from fitcheck.estimate.placement import (
     candidate,
     gpus_of,
     parallel_candidate,
+    planned,
     split_by,
 )
 from fitcheck.estimate.quantize import Stored, store, stored_shape, type_of, weights_of
 from fitcheck.estimate.reach import least_bytes_per_weight
 from fitcheck.estimate.runtimes import Runtime, Runtimes
 from fitcheck.types import (
-    Attention,
     Backend,
     DeviceUse,
     Fit,
@@ -59,7 +60,6 @@ if TYPE_CHECKING:
 
 Q8_CACHE = "q8_0"
 UNKNOWN_CONTEXT = 8192
-PIPELINE_COPIES = 4  # of inputs, where several GPUs work on several micro-batches at once (GGML_SCHED_MAX_COPIES)
 
 
 class Quick(Struct, frozen=True):
@@ -79,15 +79,10 @@ class Quick(Struct, frozen=True):
 
 
 class Estimator:
-    """Answers questions about fits in one run; keeps what questions have in common.
+    """Answers questions about fits in one run; keeps what questions have in common."""
 
-    ``exact``: walk the engine's graph (some 10 ms) for splits that no table holds, rather than give a bound; for few
-    models.
-    """
-
-    def __init__(self, tables: Tables, exact: bool = False) -> None:
+    def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self._exact = exact
         self._least: dict[str, float] = {}
         self._stored: dict[tuple[str, str], Stored] = {}
         self._weights: dict[tuple[str, str], Weights] = {}
@@ -95,7 +90,8 @@ class Estimator:
         self._flash: dict[tuple[str, ...], bool] = {}
         self._caches: dict[tuple[str, CacheSettings], Caches] = {}
         self._loads: dict[tuple[str, str, CacheSettings], Load] = {}
-        self._computes: dict[tuple[object, ...], Compute] = {}
+        self._tabled: dict[tuple[object, ...], Compute | None] = {}
+        self._plans: dict[tuple[object, ...], Compute] = {}
         self._places: dict[tuple[str, str, str, int, Request], tuple[Machine, Candidate]] = {}
         self._fits: dict[tuple[str, str, int, Request], tuple[Machine, Fit]] = {}
         self._gpus: dict[tuple[int, str], tuple[Machine, tuple[Gpu, ...]]] = {}
@@ -135,10 +131,13 @@ class Estimator:
             found = self._stored[key] = known or store(model, quant, self._tables.quantizations)
         return found
 
-    def quick(self, model: Model, quant: str, machine: Machine, request: Request) -> Quick:
-        """The numbers of ``estimate`` for one quantisation."""
+    def quick(self, model: Model, quant: str, machine: Machine, request: Request, planned: bool = False) -> Quick:
+        """The numbers of ``estimate`` for one quantisation. A placement over several devices may need less than this
+        says, unless it is to be ``planned``.
+        """
         runtime = engines.choose(model, machine, request.runtime)
-        found = self.place(model, quant, machine, request, runtime)
+        place = self.place_planned if planned else self.place
+        found = place(model, quant, machine, request, runtime)
         weights = self.weights(model, quant)
         return Quick(
             model=model.id,
@@ -168,7 +167,7 @@ class Estimator:
         return found[1]
 
     def place(self, model: Model, quant: str, machine: Machine, request: Request, runtime: str) -> Candidate:
-        """The placement of one quantisation, and what it needs."""
+        """The placement of one quantisation, and what it needs at most."""
         key = (_name(model), quant, runtime, id(machine), request)
         found = self._places.get(key)
         if found is None or found[0] is not machine:
@@ -177,6 +176,11 @@ class Estimator:
             best = parallel_candidate(ground) if parallel and ground.gpus else best_candidate(ground)
             found = self._places[key] = machine, best
         return found[1]
+
+    def place_planned(self, model: Model, quant: str, machine: Machine, request: Request, runtime: str) -> Candidate:
+        """The same placement with the engine's own plan of its buffers: some 10 ms where no table has it."""
+        found = self.place(model, quant, machine, request, runtime)
+        return found if found.exact else planned(self.ground(model, quant, machine, request, runtime), found)
 
     def ground(self, model: Model, quant: str, machine: Machine, request: Request, runtime: str) -> Ground:
         """What a placement of one quantisation is chosen by."""
@@ -189,8 +193,7 @@ class Estimator:
         plan: Callable[[Split], Compute] | None = None
         if row.memory == engines.LLAMA_CPP:
             compute = partial(self._compute, model, quant, load, request, flash, gpus)
-            if self._exact:
-                plan = partial(self._planned, model, quant, request, flash, gpus)
+            plan = partial(self._planned, model, quant, request, flash, gpus)
         else:
             from fitcheck.estimate.engines import activations
 
@@ -239,7 +242,7 @@ class Estimator:
     def _fit(self, model: Model, quant: str, machine: Machine, request: Request, runtime: str) -> Fit:
         from fitcheck.estimate.explain import flags_of, notes_of, reasons_of, terms_of
 
-        found = self.place(model, quant, machine, request, runtime)
+        found = self.place_planned(model, quant, machine, request, runtime)
         weights = self.weights(model, quant)
         row = self._tables.runtimes.row(runtime)
         flags = flags_of(found, row, context_of(model, request), request, machine)
@@ -299,33 +302,38 @@ class Estimator:
     def _compute(
         self, model: Model, quant: str, load: Load, request: Request, flash: bool, gpus: tuple[Gpu, ...], split: Split
     ) -> Compute:
-        """Compute buffers of a split, fast. Splits of one kind share those of their middle: half of the layers on the
-        host, or all experts; several cards share those of one, with what pipelining adds. Marked as a bound.
+        """Compute buffers of a split, fast: of a catalog's model over several devices a bound, the same for all splits
+        of its kind.
         """
-        cards = len(split.ends) - 1
-        shape = self._shape(model)
-        alike = split.kind is not PlacementKind.SPLIT and (cards <= 1 or shares_caches(shape))
-        asked = split if alike else _middle(split, load)
-        context = context_of(model, request) * request.parallel
-        backend = gpus[0].backend if gpus else Backend.CPU
-        key = (_name(model), "" if alike else quant, context, asked, cards, flash, backend, *_graph_settings(request))
-        found = self._computes.get(key)
-        if found is None:
-            found = self._planned(model, quant, request, flash, gpus, asked)
-            if not alike:
-                found = Compute(found.bytes, False)
-            if cards > 1 and not alike:
-                extra = pipelining_bytes(shape, padded(context), request.ubatch_tokens)
-                host, gpu = found.bytes[0], found.bytes[1]
-                found = Compute((host + extra, *[gpu + extra] * cards), False)
-            self._computes[key] = found
-        return found
+        asked = _typical(split, load)
+        key = _key(model, quant, request, flash, gpus, asked)
+        if key not in self._tabled:
+            question = self._question(model, quant, request, flash, gpus, asked)
+            self._tabled[key] = self._from_table(question)
+        return self._tabled[key] or self._planned(model, quant, request, flash, gpus, split)
 
     def _planned(
         self, model: Model, quant: str, request: Request, flash: bool, gpus: tuple[Gpu, ...], split: Split
     ) -> Compute:
-        """Compute buffers of a split from the table or from the engine's graph."""
-        question = BufferQuestion(
+        """Compute buffers of this very split: the engine's own plan, some 10 ms where no table has it."""
+        key = _key(model, quant, request, flash, gpus, split)
+        found = self._plans.get(key)
+        if found is None:
+            question = self._question(model, quant, request, flash, gpus, split)
+            answer = compute_buffers(question, self._tables.buffers)
+            found = self._plans[key] = Compute(answer.bytes, answer.exact)
+        return found
+
+    def _from_table(self, question: BufferQuestion) -> Compute | None:
+        table = self._tables.buffers
+        answer = (table.find(question) or table.bound(question)) if table else None
+        return Compute(answer.bytes, answer.exact) if answer else None
+
+    def _question(
+        self, model: Model, quant: str, request: Request, flash: bool, gpus: tuple[Gpu, ...], split: Split
+    ) -> BufferQuestion:
+        mixed = split.kind is PlacementKind.SPLIT
+        return BufferQuestion(
             architecture=model.architecture or "",
             shape=self._shape(model),
             context_tokens=padded(context_of(model, request) * request.parallel),
@@ -340,15 +348,11 @@ class Estimator:
             kv_unified=request.kv_unified,
             layer_devices=_devices(split, self._shape(model)),
             cpu_expert_layers=split.cpu_expert_layers,
-            weight_type=type_of(model, quant, self._tables.quantizations)
-            if split.kind is PlacementKind.SPLIT
-            else None,
+            weight_type=type_of(model, quant, self._tables.quantizations) if mixed else None,
             backend=gpus[0].backend if gpus else Backend.CPU,
             embedding="embedding" in model.modalities,
             model=model.id if self._tables.weights.knows(model) else "",
         )
-        answer = compute_buffers(question, self._tables.buffers)
-        return Compute(answer.bytes, answer.exact)
 
     def _usable_gpus(self, machine: Machine, name: str, row: Runtime) -> tuple[Gpu, ...]:
         key = (id(machine), name)
@@ -464,21 +468,31 @@ def most_that_fits(left: Callable[[int], int], step: int, longest: int) -> int:
     return low * step
 
 
-def _middle(split: Split, load: Load) -> Split:
-    """The split over one card that stands for all splits of its kind: everything on the GPU, all experts on the host,
-    or the first half of the layers.
+def _typical(split: Split, load: Load) -> Split:
+    """The split that stands for all of its kind over as many cards, of equal size: everything on GPUs, all experts on
+    the host, or the first half of the layers.
     """
-    if split.kind is PlacementKind.GPU:
-        return split_by(load, (1,))
+    shares = (1,) * (len(split.ends) - 1)
+    if split.kind is PlacementKind.CPU or (split.kind is PlacementKind.GPU and len(shares) < 2):
+        return split
     n = load.n_layers
     if split.cpu_expert_layers:
-        return split_by(load, (1,), None, n)
-    return split_by(load, (1,), n + load.prediction_layers + 1 - n // 2)
+        return split_by(load, shares, None, n)
+    on_gpus = None if split.kind is PlacementKind.GPU else n + load.prediction_layers + 1 - n // 2
+    return split_by(load, shares, on_gpus)
 
 
-def _graph_settings(request: Request) -> tuple[object, ...]:
-    """What of a request the engine's graph depends on, beside the context."""
+def _key(
+    model: Model, quant: str, request: Request, flash: bool, gpus: tuple[Gpu, ...], split: Split
+) -> tuple[object, ...]:
+    """What compute buffers depend on."""
     return (
+        _name(model),
+        quant if split.kind is PlacementKind.SPLIT else "",
+        context_of(model, request),
+        split,
+        flash,
+        gpus[0].backend if gpus else Backend.CPU,
         request.parallel,
         request.ubatch_tokens,
         request.batch_tokens,
@@ -496,22 +510,6 @@ def _devices(split: Split, shape: Shape) -> tuple[int, ...]:
         return ()
     *layers, output = split.layer_devices
     return (*layers * shape.num_loops, output)
-
-
-def shares_caches(shape: Shape) -> bool:
-    """Whether layers read caches of earlier ones, which several cards copy to one another."""
-    return any(isinstance(kind.mixer, Attention) and kind.mixer.kv_shared for kind in shape.kinds)
-
-
-def pipelining_bytes(shape: Shape, context_tokens: int, ubatch_tokens: int) -> int:
-    """What several cards need beyond one at most, each: four copies of the inputs and of the activations between
-    them. A bound.
-    """
-    tokens = min(context_tokens, ubatch_tokens)
-    windows = {kind.mixer.window for kind in shape.kinds if isinstance(kind.mixer, Attention)}
-    masks = 2 * context_tokens * tokens * max(len(windows), 1)
-    width = max(shape.hidden_size, *(getattr(kind.mixer, "d_inner", 0) for kind in shape.kinds))
-    return (PIPELINE_COPIES - 1) * masks + 3 * PIPELINE_COPIES * 4 * width * tokens
 
 
 def _placement(found: Candidate, machine: Machine, flags: tuple[str, ...]) -> Placement:

@@ -117,7 +117,7 @@ class Ground(NamedTuple):
     """Everything that a placement is chosen by.
 
     ``compute`` gives the compute buffers of a split, fast: where it has no plan of that very split, a bound that all
-    splits of its kind share. ``plan`` walks the engine's graph for the split that was chosen (None: don't).
+    splits of its kind share. ``plan`` walks the engine's graph for the split that was chosen (None: there is none).
     ``output_bytes``: the host's buffer for logits; ``projector_bytes``: of the image encoder, on the first GPU if any.
     ``margin``: bytes that should stay free on every device.
     """
@@ -234,7 +234,7 @@ def best_candidate(ground: Ground) -> Candidate:
     """The placement that the engine would take; where nothing fits, the one that lacks least."""
     tried = []
     room = sum(gpu.room_bytes for gpu in ground.gpus)
-    if ground.plan is None and ground.load.least > ground.host_have + room:
+    if ground.load.least > ground.host_have + room:
         ground = ground._replace(compute=_no_buffers)  # too large by far: how large its buffers are does not matter
     on_gpu = ground.gpus and PlacementKind.GPU in ground.allow
     if on_gpu and ground.load.least_of_layers <= room:
@@ -261,26 +261,34 @@ def _no_buffers(split: Split) -> Compute:
 
 def _whole(ground: Ground) -> Candidate:
     """Everything on GPUs: the fewest cards that keep the margin, else the fewest that hold it, else all."""
-    found = _planned(ground, gpu_split(ground.load, ground.gpus[:1]))
+    found = _settled(ground, gpu_split(ground.load, ground.gpus[:1]))
     for count in range(2, len(ground.gpus) + 1):
         if found.verdict is Verdict.FITS:
             break
-        more = _planned(ground, gpu_split(ground.load, ground.gpus[:count]))
+        more = _settled(ground, gpu_split(ground.load, ground.gpus[:count]))
         found = more if more.verdict is Verdict.FITS or found.verdict is Verdict.NO else found
     return found
 
 
-def _planned(ground: Ground, split: Split) -> Candidate:
-    """The split with the engine's own plan where there is one to be had."""
+def _settled(ground: Ground, split: Split) -> Candidate:
+    """The split by the fast arithmetic; where a bound does not fit and less might, as the engine plans it."""
     found = candidate(ground, split)
-    return found if found.exact or ground.plan is None else candidate(ground, split, ground.plan(split))
+    if found.exact or found.verdict is not Verdict.NO:
+        return found
+    hopeless = candidate(ground, split, _no_buffers(split)).verdict is Verdict.NO
+    return found if hopeless else planned(ground, found)
+
+
+def planned(ground: Ground, found: Candidate) -> Candidate:
+    """The candidate with the engine's own plan of its buffers, where there is one to be had."""
+    return found if found.exact or ground.plan is None else candidate(ground, found.split, ground.plan(found.split))
 
 
 def _best_split(ground: Ground) -> Candidate | None:
     """The split that leaves least on the host: experts first, whole layers where that is not enough.
 
-    All splits of one kind have the same bound of compute buffers; where the engine's plan says that the split does not
-    keep the margin after all, more is left on the host.
+    Where all splits of one kind share a bound of compute buffers, the first one that keeps the margin is taken; where
+    each has its own, and the one found does not keep it after all, more is left on the host.
     """
     load, gpus = ground.load, ground.gpus
     if load.least + ground.host_overhead > ground.host_have + sum(gpu.room_bytes for gpu in gpus):
@@ -309,16 +317,16 @@ def _least_left(ground: Ground, split_with: Callable[[int], Split], most: int) -
     if not hold(most):
         return None
     left = _first(hold, 1, most)
-    found = _planned(ground, split_with(left))
+    found = _settled(ground, split_with(left))
     while left < most and any(use.left < ground.margin for use in found.uses[1:]):
         left += 1
-        found = _planned(ground, split_with(left))
+        found = _settled(ground, split_with(left))
     return found
 
 
 def _room(ground: Ground, split: Split) -> tuple[int, ...]:
     """What each GPU has for weights and caches when it also keeps the margin free."""
-    compute = ground.compute(split).bytes
+    compute = ground.compute(split).bytes + (0,) * len(ground.gpus)
     return tuple(gpu.room_bytes - ground.margin - compute[index] for index, gpu in enumerate(ground.gpus, start=1))
 
 
