@@ -77,15 +77,12 @@ class Chooser:
             quant = self._first(model, smaller, fast) or self._first(model, smaller, _fits) or quants[-1]
         return self._choice(model, quant, floor)
 
-    def offer(self, model: Model, task: Task | None = None) -> Choice | None:
-        """The choice where it passes. None, at the price of one estimate, where not even the smallest file would."""
+    def passes(self, model: Model, task: Task | None = None) -> bool:
+        """Whether there is a choice that passes, at the price of one estimate: the smallest file does, or none."""
         if not self.is_within_reach(model, task):
-            return None
+            return False
         smallest = self.smallest(model)
-        if not smallest.fits or smallest.low_per_s < self._floor(model, task or self.request.task):
-            return None
-        choice = self.choose(model, task)
-        return choice if choice.passes else None
+        return smallest.fits and smallest.low_per_s >= self._floor(model, task or self.request.task)
 
     def is_within_reach(self, model: Model, task: Task | None = None) -> bool:
         """False, at a glance, for a model that is far too large or too slow for this machine."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -36,6 +39,63 @@ class Ranking(Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
+class Ranked(NamedTuple):
+    """A model that passes, in the quantisation that ``Chooser`` takes. ``place`` orders: by worth to a tenth, then
+    speed, then name."""
+
+    place: tuple[float, float, str, int]
+    worth: float
+    quality: Quality
+    choice: Choice
+
+
+class Ranker:
+    """Ranks models on one machine for one request. Pure."""
+
+    def __init__(
+        self, models: Iterable[Model], machine: Machine, request: Request, estimator: Estimator, qualities: Qualities
+    ) -> None:
+        self.models = [model for model in models if model.shape is not None and _is_asked_for(model, request)]
+        self.chooser = Chooser(machine, request, estimator)
+        self.request = request
+        self.qualities = qualities
+
+    def suitable(self, task: Task) -> list[Model]:
+        """The models that are made for a task."""
+        return [model for model in self.models if suits(model, task)]
+
+    def best_first(self, models: Iterable[Model], task: Task) -> Iterator[Ranked]:
+        """Those of ``models`` that pass, best first. A model is worth no more than its score, so that one is worked
+        out only when the next best may be among those of its score."""
+        known = [(round(self.qualities.standing(model, task).score, 1), model) for model in models]
+        known.sort(key=lambda pair: -pair[0])
+        ready: list[Ranked] = []
+        for number, (most, model) in enumerate(known):
+            while ready and -ready[0].place[0] > most:
+                yield ready.pop(0)
+            if self.chooser.passes(model, task):
+                insort(ready, self._ranked(model, task, number))
+        yield from ready
+
+    def fit(self, ranked: Ranked) -> Fit:
+        """The whole answer for a ranked model."""
+        return replace(self.chooser.estimate(ranked.choice), quality=ranked.quality)
+
+    def answer(self, task: Task) -> Answer | None:
+        """The one answer for a task: among the best, one that a command can fetch."""
+        close = list(islice(self.best_first(self.suitable(task), task), _CLOSE))
+        if not close:
+            return None
+        fit = self.fit(next((ranked for ranked in close if is_at_hand(ranked.choice.model)), close[0]))
+        return Answer(task, fit.model, fit.quant, fit.command)
+
+    def _ranked(self, model: Model, task: Task, number: int) -> Ranked:
+        choice = self.chooser.choose(model, task)
+        quality = self.qualities.of(model, choice.quant, task)
+        worth = _worth(quality, choice, task)
+        return Ranked((-round(worth, 1), -choice.low_per_s, model.id, number), worth, quality, choice)
+
+
 def rank(
     models: Iterable[Model],
     machine: Machine,
@@ -44,35 +104,26 @@ def rank(
     qualities: Qualities,
     limit: int | None,
 ) -> Ranking:
-    """Models of the request's task that fit and are fast enough, by quality and speed (``_worth``), then name.
-
-    Each model appears once, in the quantisation that ``Chooser`` takes. ``limit``: how many are worked out in full
-    (None: all). Pure.
+    """Models of the request's task that fit and are fast enough, best first. ``limit``: how many are worked out (None:
+    all); of the others it is only known whether they pass. Pure.
     """
-    models = [model for model in models if model.shape is not None and _is_asked_for(model, request)]
-    chooser = Chooser(machine, request, estimator)
-    suitable = [model for model in models if suits(model, request.task)]
-    passing = _by_quality(chooser, suitable, request.task, qualities)
-    shown = passing[:limit]
-    fits = tuple(replace(chooser.estimate(choice), quality=quality) for quality, choice in shown)
-    best = tuple(_best(models, chooser, qualities, request.task, passing))
-    notes = tuple(_within_reach(suitable, chooser, qualities, passing))
-    return Ranking(fits, len(passing) - len(shown), len(suitable) - len(passing), best, notes)
+    ranker = Ranker(models, machine, request, estimator, qualities)
+    suitable = ranker.suitable(request.task)
+    passing = [model for model in suitable if ranker.chooser.passes(model)]
+    shown = list(islice(ranker.best_first(passing, request.task), limit))
+    # one answer for the task that was asked; after a question about chat, for the other everyday tasks too
+    answers = map(ranker.answer, EVERYDAY if request.task is Task.CHAT else (request.task,))
+    return Ranking(
+        fits=tuple(map(ranker.fit, shown)),
+        hidden_fits=len(passing) - len(shown),
+        hidden_not=len(suitable) - len(passing),
+        best=tuple(filter(None, answers)),
+        notes=tuple(_within_reach(ranker, suitable)),
+    )
 
 
 def _is_asked_for(model: Model, request: Request) -> bool:
     return licensed(model, request.licences) and takes_context(model, request)
-
-
-def _by_quality(
-    chooser: Chooser, models: Iterable[Model], task: Task, qualities: Qualities
-) -> list[tuple[Quality, Choice]]:
-    """The models that pass, best answers first."""
-    choices = filter(None, (chooser.offer(model, task) for model in models))
-    judged = [(qualities.of(choice.model, choice.quant, task), choice) for choice in choices]
-    return sorted(
-        judged, key=lambda pair: (-round(_worth(pair[0], pair[1], task), 1), -pair[1].low_per_s, pair[1].model.id)
-    )
 
 
 def _worth(quality: Quality, choice: Choice, task: Task) -> float:
@@ -83,31 +134,17 @@ def _worth(quality: Quality, choice: Choice, task: Task) -> float:
     return quality.score * math.exp(halvings * math.log(1 - SHARE_PER_HALVING))
 
 
-def _best(
-    models: list[Model], chooser: Chooser, qualities: Qualities, asked: Task, ranked: list[tuple[Quality, Choice]]
-) -> Iterator[Answer]:
-    """One answer for the task that was asked; after a question about chat, the other everyday tasks too."""
-    for task in EVERYDAY if asked is Task.CHAT else (asked,):
-        if task is not asked:
-            ranked = _by_quality(chooser, (model for model in models if suits(model, task)), task, qualities)
-        if ranked:
-            choice = next((choice for _, choice in ranked[:_CLOSE] if is_at_hand(choice.model)), ranked[0][1])
-            fit = chooser.estimate(choice)
-            yield Answer(task, fit.model, fit.quant, fit.command)
-
-
-def _within_reach(
-    models: list[Model], chooser: Chooser, qualities: Qualities, ranked: list[tuple[Quality, Choice]]
-) -> Iterator[str]:
+def _within_reach(ranker: Ranker, models: list[Model]) -> Iterator[str]:
     """Better models than the best, that a smaller cache or less context would let in."""
-    best = _worth(ranked[0][0], ranked[0][1], chooser.request.task) if ranked else 0.0
+    request, chooser = ranker.request, ranker.chooser
+    best = next(ranker.best_first(models, request.task), None)
     reachable = filter(chooser.is_within_reach, models)
     near = [choice.model for choice in map(chooser.smallest, reachable) if 1 < choice.need_share < WITHIN_REACH]
-    for option, request in _smaller_requests(chooser.request):
-        again = Chooser(chooser.machine, request, chooser.estimator)
-        found = _by_quality(again, near, request.task, qualities)
-        if found and _worth(found[0][0], found[0][1], request.task) > best:
-            yield f"with {option} also: {found[0][1].model.id} {found[0][1].quant}"
+    for option, smaller in _smaller_requests(request):
+        again = Ranker(near, chooser.machine, smaller, chooser.estimator, ranker.qualities)
+        found = next(again.best_first(near, request.task), None)
+        if found and (best is None or found.worth > best.worth):
+            yield f"with {option} also: {found.choice.model.id} {found.choice.quant}"
 
 
 def _smaller_requests(request: Request) -> Iterator[tuple[str, Request]]:

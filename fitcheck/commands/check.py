@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from fitcheck.advise.check import requirements, task_requirement
 from fitcheck.advise.choose import Chooser
-from fitcheck.advise.rank import rank
+from fitcheck.advise.rank import Ranker
 from fitcheck.advise.suit import for_model
 from fitcheck.errors import EXIT_NO, EXIT_OK
 from fitcheck.options import RequestOptions
@@ -76,8 +76,10 @@ def check_model(session: Session, model: Model, request: Request, task_given: bo
 
 
 def _nearest(session: Session, request: Request) -> Fit | None:
-    ranking = rank(session.catalog.models, session.machine, request, session.estimator, session.qualities, 1)
-    return ranking.fits[0] if ranking.fits else None
+    """The best model that passes."""
+    ranker = Ranker(session.catalog.models, session.machine, request, session.estimator, session.qualities)
+    best = next(ranker.best_first(ranker.suitable(request.task), request.task), None)
+    return ranker.fit(best) if best else None
 
 
 def _summary(checks: tuple[Check, ...], passed: bool) -> str:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from fitcheck.advise.check import requirements
 from fitcheck.advise.choose import Chooser
 from fitcheck.advise.plan import Candidate, lacking, planned, smallest
-from fitcheck.advise.rank import rank
+from fitcheck.advise.rank import Ranker
 from fitcheck.advise.suit import for_model
 from fitcheck.errors import FitcheckError
 from fitcheck.probe.hardware import GpuRow, load_gpus
@@ -37,8 +37,8 @@ def plan(session: Session, request: Request, name: str) -> Report:
     runs_here = all(requirement.met for requirement in found)
     added = () if runs_here else tuple(lacking(model, session.machine, wanted, estimator))
     hardware = (*added, *(option for option in bought if option))
-    ranking = rank(session.catalog.models, session.machine, request, estimator, session.qualities, 1)
-    instead = ranking.best[:1]
+    ranker = Ranker(session.catalog.models, session.machine, request, estimator, session.qualities)
+    instead = ranker.answer(request.task)
     return session.report(
         "plan",
         _summary(model, hardware),
@@ -46,7 +46,7 @@ def plan(session: Session, request: Request, name: str) -> Report:
         fits=(own,),
         checks=(Check(model.id, runs_here, found, own),),
         hardware=hardware,
-        best=instead,
+        best=(instead,) if instead else (),
         next_steps=tuple(_next_steps(model, runs_here, hardware, instead)),
     )
 
@@ -98,11 +98,9 @@ def _summary(model: Model, hardware: tuple[Hardware, ...]) -> str:
     return f"{model.id} would run on {least.what}"
 
 
-def _next_steps(
-    model: Model, runs_here: bool, hardware: tuple[Hardware, ...], instead: tuple[Answer, ...]
-) -> list[str]:
+def _next_steps(model: Model, runs_here: bool, hardware: tuple[Hardware, ...], instead: Answer | None) -> list[str]:
     if runs_here:
         return [f"fitcheck explain {model.id}"]
     if instead:
-        return [f"fitcheck explain {instead[0].model}"]
+        return [f"fitcheck explain {instead.model}"]
     return [f'fitcheck scan --on "{hardware[-1].what}"'] if hardware else ["fitcheck scan"]
