@@ -6,11 +6,28 @@ Nothing but built-in modules is imported before ``main`` runs, so that a broken 
 from __future__ import annotations
 
 import gc
+import os
 import sys
+
+TYPE_CHECKING = False  # typing takes longer to import than this file
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141
+
+
+def process() -> NoReturn:
+    """The command ``fitcheck``: run, and end at once. To take its objects apart one by one takes the interpreter longer
+    than most answers take to print."""
+    code = main()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            continue
+    os._exit(code)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,9 +44,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _answer(arguments: list[str]) -> int:
-    from fitcheck.session import head_start
-
-    head_start(arguments)
     from fitcheck.cli import run
 
     outcome = run(arguments)
@@ -55,8 +69,6 @@ def _write(text: bytes) -> bool:
 
 def _discard_stdout() -> None:
     """Point stdout at nothing, so that the interpreter's last flush does not fail (the code would become 120)."""
-    import os
-
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -132,4 +144,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process()

@@ -3,18 +3,17 @@
 Every command imports what it needs when it runs, so that ``fitcheck scan`` does not pay for the others.
 """
 
-from __future__ import annotations
-
+# Annotations are values here: the declarations of options are read from them.
 import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from msgspec import Struct
 
 from fitcheck.errors import EXIT_INTERRUPTED, FitcheckError
-from fitcheck.options import MODEL_HELP, MachineOptions, OutputOptions, RequestOptions, expand
+from fitcheck.options import MODEL_HELP, MachineOptions, OutputOptions, RequestOptions
+from fitcheck.parameters import argument, call, option, parameters_of
 from fitcheck.types import Licences, Task
 
 if TYPE_CHECKING:
@@ -32,69 +31,31 @@ class Outcome(Struct, frozen=True):
 
 def run(arguments: list[str]) -> Outcome:
     """Parse and answer. Raises FitcheckError, or the parser's own errors (they have ``format_message``)."""
-    result = _app(arguments)(arguments, prog_name="fitcheck", standalone_mode=False)
-    if result == EXIT_INTERRUPTED:  # the parser's word for Ctrl-C
-        raise KeyboardInterrupt
-    return result if isinstance(result, Outcome) else Outcome(b"", int(result or 0))
+    answered = _run_plainly(arguments)
+    return _run_by_library(arguments) if answered is None else answered
 
 
-def _app(arguments: list[str]) -> typer.Typer:
-    """The command that is asked for, or all of them: for help, for completion, for a word that is none of them.
+def _run_plainly(arguments: list[str]) -> Outcome | None:
+    """The answer to what is written as usual; None where the command-line library must look at it."""
+    from fitcheck.arguments import read
 
-    Building a command's options takes milliseconds, so that a script does not pay for those of the others.
-    """
-    app = typer.Typer(
-        help="Which open-weight models will really run on this machine, and how fast?",
-        epilog="Exit codes: 0 answered or yes, 1 no (check only), 2 could not answer, 130 interrupted.",
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-        invoke_without_command=True,
-    )
-    app.callback()(fitcheck)
-    commands: dict[str, Callable[..., Outcome]] = {
-        "scan": scan,
-        "check": check,
-        "explain": explain,
-        "plan": plan,
-        "machine": machine,
-        "calibrate": calibrate,
-        "schema": schema,
-    }
-    asked = arguments[0] if arguments else ""
-    for name, command in commands.items():
-        if asked == name or asked not in commands:
-            app.command(name)(expand(command))
-    if asked not in commands:
-        app.add_typer(_catalog_app(), name="catalog")
-    return app
-
-
-def _catalog_app() -> typer.Typer:
-    app = typer.Typer(help="The models that fitcheck knows: list, show, verify; add and remove your own.")
-    for name, command in (
-        ("list", catalog_list),
-        ("show", catalog_show),
-        ("verify", catalog_verify),
-        ("add", catalog_add),
-        ("remove", catalog_remove),
-        ("refresh", catalog_refresh),
-    ):
-        app.command(name)(expand(command))
-    return app
-
-
-def fitcheck(
-    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
-) -> Outcome | None:
-    """Which open-weight models will really run on this machine, and how fast?"""
-    if version:
-        from fitcheck import __version__
-
-        return Outcome(f"fitcheck {__version__}\n".encode())
-    if context.invoked_subcommand is None:
-        return Outcome(context.get_help().encode() + b"\n")
+    for words in (1, 2):
+        command = COMMANDS.get(tuple(arguments[:words]))
+        values = read(parameters_of(command), arguments[words:]) if command else None
+        if command and values is not None:
+            return call(command, values)  # type: ignore[no-any-return]
     return None
+
+
+def _run_by_library(arguments: list[str]) -> Outcome:
+    from fitcheck.parser import application
+
+    result = application(COMMANDS)(arguments, prog_name="fitcheck", standalone_mode=False)
+    if result == EXIT_INTERRUPTED:  # the library's word for Ctrl-C
+        raise KeyboardInterrupt
+    if isinstance(result, str):
+        return Outcome(result.encode())
+    return result if isinstance(result, Outcome) else Outcome(b"", int(result or 0))
 
 
 def _complete(incomplete: str) -> list[str]:
@@ -104,21 +65,18 @@ def _complete(incomplete: str) -> list[str]:
     return sorted(model.id for model in load().models if model.id.startswith(incomplete.lower()))
 
 
-Models = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="MODEL...", help=MODEL_HELP, show_default=False, autocompletion=_complete),
-]
-OneModel = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, autocompletion=_complete)]
+Models = Annotated[list[str] | None, argument("MODEL...", help=MODEL_HELP, show_default=False, complete=_complete)]
+OneModel = Annotated[str, argument("MODEL", help=MODEL_HELP, complete=_complete)]
 
 
 def scan(
     request: RequestOptions,
     machine: MachineOptions,
     output: OutputOptions,
-    limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="How many to show.")] = 8,
-    everything: Annotated[bool, typer.Option("--all", help="Show everything that runs.")] = False,
+    limit: Annotated[int, option("-n", "--limit", least=1, help="How many to show.")] = 8,
+    everything: Annotated[bool, option("--all", help="Show everything that runs.")] = False,
     installed: Annotated[
-        bool, typer.Option("--installed", help="Only models that Ollama, LM Studio, llama.cpp or the Hub's cache hold.")
+        bool, option("--installed", help="Only models that Ollama, LM Studio, llama.cpp or the Hub's cache hold.")
     ] = False,
 ) -> Outcome:
     """What runs on this machine, best first."""
@@ -133,7 +91,7 @@ def check(
     machine: MachineOptions,
     output: OutputOptions,
     models: Models = None,
-    first: Annotated[bool, typer.Option("--first", help="Yes when one of the models passes; name it.")] = False,
+    first: Annotated[bool, option("--first", help="Yes when one of the models passes; name it.")] = False,
 ) -> Outcome:
     """Yes or no, for scripts: exit code 0 or 1. Without MODEL: what fitcheck.toml or pyproject.toml asks for."""
     output.check(("text", "markdown", "github", "junit"))
@@ -149,7 +107,7 @@ def check(
     return _print(check(_session(machine), asked, wishes), output)
 
 
-def _wishes_of_project(request: RequestOptions) -> tuple[Wish, ...]:
+def _wishes_of_project(request: RequestOptions) -> "tuple[Wish, ...]":
     from pathlib import Path
 
     from fitcheck.commands.check import wishes_of_file
@@ -180,7 +138,9 @@ def plan(model: OneModel, request: RequestOptions, machine: MachineOptions, outp
 def machine(
     machine: MachineOptions,
     output: OutputOptions,
-    capture: Annotated[str | None, typer.Option(metavar="DIR", help="Record this machine for a bug report.")] = None,
+    capture: Annotated[
+        str | None, option("--capture", metavar="DIR", help="Record this machine for a bug report.")
+    ] = None,
 ) -> Outcome:
     """What was detected, how, and what is missing."""
     output.check()
@@ -191,8 +151,8 @@ def machine(
 
 def calibrate(
     output: OutputOptions,
-    seconds: Annotated[float, typer.Option(min=1, max=3600, help="About how long it may take.")] = 60.0,
-    forget: Annotated[bool, typer.Option("--forget", help="Remove what was measured.")] = False,
+    seconds: Annotated[float, option("--seconds", least=1, most=3600, help="About how long it may take.")] = 60.0,
+    forget: Annotated[bool, option("--forget", help="Remove what was measured.")] = False,
 ) -> Outcome:
     """Measure this machine, and use the measurements from then on."""
     output.check()
@@ -204,12 +164,16 @@ def calibrate(
 
 def catalog_list(
     output: OutputOptions,
-    text: Annotated[str, typer.Argument(help="Part of a name, family or developer.", show_default=False)] = "",
-    task: Annotated[Task | None, typer.Option("--for", help="Only models made for this.")] = None,
-    licence: Annotated[Licences, typer.Option(help="Only such licences.")] = Licences.ANY,
-    family: Annotated[str | None, typer.Option(metavar="NAME", help="Only this family.")] = None,
-    max_params: Annotated[str | None, typer.Option(metavar="SIZE", help="Only up to this size: 8b, 270m.")] = None,
-    modality: Annotated[str | None, typer.Option(metavar="KIND", help="text, vision, audio or embedding")] = None,
+    text: Annotated[str, argument(help="Part of a name, family or developer.", show_default=False)] = "",
+    task: Annotated[Task | None, option("--for", help="Only models made for this.")] = None,
+    licence: Annotated[Licences, option("--licence", help="Only such licences.")] = Licences.ANY,
+    family: Annotated[str | None, option("--family", metavar="NAME", help="Only this family.")] = None,
+    max_params: Annotated[
+        str | None, option("--max-params", metavar="SIZE", help="Only up to this size: 8b, 270m.")
+    ] = None,
+    modality: Annotated[
+        str | None, option("--modality", metavar="KIND", help="text, vision, audio or embedding")
+    ] = None,
 ) -> Outcome:
     """List models."""
     output.check()
@@ -243,7 +207,7 @@ def catalog_verify(output: OutputOptions) -> Outcome:
 
 
 def catalog_add(
-    reference: Annotated[str, typer.Argument(help="A .gguf file, a model folder, or hf:org/repo[:quant].")],
+    reference: Annotated[str, argument(help="A .gguf file, a model folder, or hf:org/repo[:quant].")],
     output: OutputOptions,
 ) -> Outcome:
     """Keep a model of your own."""
@@ -254,7 +218,7 @@ def catalog_add(
 
 
 def catalog_remove(
-    name: Annotated[str, typer.Argument(help="Its id, or what was typed to add it.")], output: OutputOptions
+    name: Annotated[str, argument(help="Its id, or what was typed to add it.")], output: OutputOptions
 ) -> Outcome:
     """Forget a model of your own."""
     output.check()
@@ -278,13 +242,36 @@ def schema() -> Outcome:
     return Outcome(schema_text())
 
 
-def _session(options: MachineOptions | None = None) -> Session:
+#: What can be typed, and the function that answers it.
+COMMANDS: dict[tuple[str, ...], Callable[..., Outcome]] = {
+    ("scan",): scan,
+    ("check",): check,
+    ("explain",): explain,
+    ("plan",): plan,
+    ("machine",): machine,
+    ("calibrate",): calibrate,
+    ("schema",): schema,
+    ("catalog", "list"): catalog_list,
+    ("catalog", "show"): catalog_show,
+    ("catalog", "verify"): catalog_verify,
+    ("catalog", "add"): catalog_add,
+    ("catalog", "remove"): catalog_remove,
+    ("catalog", "refresh"): catalog_refresh,
+}
+
+
+def _session(options: MachineOptions | None = None) -> "Session":
+    """The session of a command, which begins to look at the machine where the command has options about it."""
     from fitcheck.session import Session
 
-    return Session() if options is None else Session(options.on, *options.corrections())
+    if options is None:
+        return Session()
+    session = Session(options.on, *options.corrections())
+    session.look_ahead()
+    return session
 
 
-def _print(report: Report, output: OutputOptions) -> Outcome:
+def _print(report: "Report", output: OutputOptions) -> Outcome:
     """The report in the form that was asked for."""
     if output.json:
         from fitcheck.output.wire import encode

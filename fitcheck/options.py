@@ -1,20 +1,10 @@
-"""The options that commands share, in groups, and the values they stand for.
+"""The options that commands share, in groups, and the values they stand for."""
 
-A command takes a group as one parameter; ``expand`` shows its fields to Typer as single options, so that every command
-has the same options with the same words.
-"""
-
-from __future__ import annotations
-
-import inspect
-from collections.abc import Callable
-from functools import wraps
-from typing import Annotated, Any, get_type_hints
-
-import typer
-from msgspec import Struct
+# Annotations are values here: the declarations of options are read from them.
+from typing import Annotated, Any
 
 from fitcheck.errors import FitcheckError
+from fitcheck.parameters import Declared, Options, option
 from fitcheck.types import Licences, PlacementKind, Request, Task
 from fitcheck.units import parse_bytes, parse_rate, parse_tokens
 
@@ -23,12 +13,8 @@ CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq
 QUESTION, MACHINE, OUTPUT = "The question", "The machine", "The answer"
 
 
-def _option(panel: str, *names: str, help: str, **more: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **more)
-
-
-class Options(Struct, frozen=True):
-    """Base of the groups."""
+def _option(panel: str, *names: str, help: str, **more: Any) -> Declared:
+    return option(*names, help=help, panel=panel, show_default=False, **more)
 
 
 class RequestOptions(Options, frozen=True):
@@ -48,7 +34,9 @@ class RequestOptions(Options, frozen=True):
     kv: Annotated[
         str | None, _option(QUESTION, "--kv", metavar="TYPE", help="type of the cache: f16, q8_0, q4_0  [default: f16]")
     ] = None
-    parallel: Annotated[int | None, _option(QUESTION, "--parallel", min=1, max=4096, help="sequences at once")] = None
+    parallel: Annotated[int | None, _option(QUESTION, "--parallel", least=1, most=4096, help="sequences at once")] = (
+        None
+    )
     prompt: Annotated[
         str | None, _option(QUESTION, "--prompt", metavar="TOKENS", help="length of a prompt  [default: 512]")
     ] = None
@@ -85,13 +73,13 @@ class RequestOptions(Options, frozen=True):
             given["kv_type_k"] = given["kv_type_v"] = one_of("--kv", self.kv, CACHE_TYPES)
         if self.parallel is not None:
             given["parallel"] = self.parallel
-        for name, option, value in (
+        for name, written, value in (
             ("min_decode_per_s", "--min-speed", self.min_speed),
             ("min_prefill_per_s", "--min-prefill", self.min_prefill),
             ("max_first_token_s", "--first-token", self.first_token),
         ):
             if value is not None:
-                given[name] = positive(option, value)
+                given[name] = positive(written, value)
         if self.allow:
             given["allow"] = placements("--allow", self.allow)
         if self.task is not None:
@@ -186,37 +174,4 @@ def _prompt_tokens(text: str) -> int:
     return tokens
 
 
-def expand(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The command with every parameter that is a group of options replaced by the options themselves."""
-    hints = get_type_hints(command, include_extras=True)
-    groups: dict[str, type[Options]] = {}
-    parameters: list[inspect.Parameter] = []
-    for parameter in inspect.signature(command).parameters.values():
-        hint = hints[parameter.name]
-        if isinstance(hint, type) and issubclass(hint, Options):
-            groups[parameter.name] = hint
-            parameters += _fields_as_parameters(hint)
-        else:
-            parameters.append(parameter.replace(annotation=hint))
-
-    @wraps(command)
-    def flat(**values: Any) -> Any:
-        for name, group in groups.items():
-            values[name] = group(**{field: values.pop(field) for field in group.__struct_fields__})
-        return command(**values)
-
-    kept = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
-    flat.__signature__ = inspect.Signature(kept)  # type: ignore[attr-defined]
-    flat.__annotations__ = {parameter.name: parameter.annotation for parameter in kept}
-    return flat
-
-
-def _fields_as_parameters(group: type[Options]) -> list[inspect.Parameter]:
-    hints = get_type_hints(group, include_extras=True)
-    return [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[name])
-        for name, default in zip(group.__struct_fields__, group.__struct_defaults__, strict=True)
-    ]
-
-
-__all__ = ["MODEL_HELP", "MachineOptions", "OutputOptions", "RequestOptions", "expand"]
+__all__ = ["MODEL_HELP", "MachineOptions", "OutputOptions", "RequestOptions"]

@@ -24,25 +24,6 @@ if TYPE_CHECKING:
 #: Where to get the programs that commands start.
 PAGES = {"ollama": "https://ollama.com/download", "llama-server": "https://github.com/ggml-org/llama.cpp/releases"}
 
-#: Commands that ask about this machine unless ``--on`` names another.
-_ABOUT_THIS_MACHINE = ("scan", "check", "explain", "plan", "machine")
-#: The look that ``head_start`` began; the first session that needs one takes it.
-_under_way: list[Probing] = []
-
-
-def head_start(arguments: list[str]) -> None:
-    """Start to look at this machine while the library that parses ``arguments`` still loads, where they will ask for
-    it: measuring memory takes about as long as loading does. A wrong guess costs a few milliseconds."""
-    about = arguments[:1] and arguments[0] in _ABOUT_THIS_MACHINE
-    if about and not any(word.startswith(("--on", "--help", "-h")) for word in arguments):
-        _under_way.append(_look())
-
-
-def _look() -> Probing:
-    from fitcheck.probe import begin
-
-    return begin(bandwidth=not _calibration_file().is_file())
-
 
 class Session:
     """The inputs of one answer. ``on``, ``ram_bytes``, ``vram_bytes`` and ``bandwidth_per_s`` as in the options."""
@@ -56,6 +37,7 @@ class Session:
     ) -> None:
         self.on = on
         self.corrections = (ram_bytes, vram_bytes, bandwidth_per_s)
+        self._probing: Probing | None = None
 
     @classmethod
     def of(cls, machine: Machine | None) -> Session:
@@ -69,14 +51,24 @@ class Session:
         """Answer for this machine from now on."""
         self.__dict__["machine"] = machine
 
+    def look_ahead(self) -> None:
+        """Begin to look at this machine where it is the one that is meant: that goes on while the program loads."""
+        if self.on is None:
+            self._probing = self._look()
+
     @cached_property
     def machine(self) -> Machine:
         """The machine that is meant: this one, or the one that ``--on`` names."""
         if self.on is None:
-            probing = _under_way.pop() if _under_way else _look()
-            found = probing.finish()
+            found = (self._probing or self._look()).finish()
             return _corrected(_calibrated(found), *self.corrections)
         return _machine(self.on, *self.corrections)
+
+    @staticmethod
+    def _look() -> Probing:
+        from fitcheck.probe import begin
+
+        return begin(bandwidth=not _calibration_file().is_file())
 
     @cached_property
     def catalog(self) -> Catalog:

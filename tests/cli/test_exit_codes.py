@@ -182,15 +182,23 @@ def test_verbose_shows_the_traceback_of_a_crash() -> None:
     assert b"Traceback" in done.stderr
 
 
-@pytest.mark.parametrize("module", ["typer", "msgspec", "fitcheck.estimate.fit", "fitcheck.output.wire"])
+@pytest.mark.parametrize("module", ["fitcheck.arguments", "msgspec", "fitcheck.estimate.fit", "fitcheck.output.wire"])
 def test_a_part_that_cannot_be_imported_is_2_and_json_stays_valid(module: str) -> None:
     done = run("scan", "--json", *GPU, code=f"sys.modules[{module!r}] = None")
     assert done.returncode == 2
     assert json.loads(done.stdout)["error"]["code"] == "broken_installation"
 
 
+def test_without_the_command_line_library_the_usual_is_answered_and_the_rest_is_2() -> None:
+    broken = "sys.modules['typer'] = None"
+    assert run("scan", "--json", *GPU, code=broken).returncode == 0
+    done = run("scan", "--json", "--bogus", code=broken)
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["error"]["code"] == "broken_installation"
+
+
 def test_a_file_that_python_cannot_parse_is_2(tmp_path: Path) -> None:
-    (tmp_path / "typer.py").write_text("def broken(:\n")
+    (tmp_path / "msgspec.py").write_text("def broken(:\n")
     done = run("check", "qwen3-0.6b", PYTHONPATH=str(tmp_path))
     assert done.returncode == 2
     assert done.stderr.startswith(b"error: ")

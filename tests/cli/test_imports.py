@@ -11,6 +11,7 @@ import pytest
 HERE = Path(__file__).parent
 GPU = ["--on", str(HERE / "machine_gpu.json")]
 HEAVY = (
+    "typer",
     "rich",
     "huggingface_hub",
     "httpx",
@@ -48,7 +49,6 @@ COMMANDS = {
     "check": ["check", "qwen3-0.6b", *GPU],
     "explain": ["explain", "qwen3-14b", *GPU],
     "machine": ["machine", *GPU],
-    "version": ["--version"],
 }
 
 
@@ -57,6 +57,13 @@ def test_no_command_loads_what_it_does_not_need(command: list[str]) -> None:
     loaded = loaded_by(*command)
     assert "fitcheck.cli" in loaded
     assert not loaded & set(HEAVY)
+
+
+def test_help_and_version_load_nothing_but_the_command_line_library() -> None:
+    loaded = loaded_by("--version")
+    assert "typer" in loaded
+    assert not loaded & (set(HEAVY) - {"typer"})
+    assert not any(name.startswith(("fitcheck.estimate", "fitcheck.probe", "fitcheck.catalog")) for name in loaded)
 
 
 def test_commands_do_not_load_each_other() -> None:
