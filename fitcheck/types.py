@@ -474,8 +474,9 @@ class PublishedFile(Value, frozen=True):
     """A file or file set that somebody published. ``exact`` is False where the source rounds (then to 10 MB).
 
     ``tensors_only``: the bytes are those of the tensors, without the header. ``parts``: what the file holds beside the
-    text model: output (an output matrix though the model ties it), mtp, vision, audio; mxfp4_experts: that its experts
-    stay MXFP4. ``note``: why the size is not what the quantisation of this shape gives.
+    text model: output (an output matrix though the model ties it), mtp, mtp_embeddings (an embedding and an output
+    matrix of the prediction layer's own), vision, audio; mxfp4_experts: that its experts stay MXFP4. ``note``: why the
+    size is not what the quantisation of this shape gives.
     """
 
     repo: str
