@@ -85,7 +85,7 @@ def _named(text: str, catalog: Catalog) -> Model:
     from fitcheck.catalog import names
 
     try:
-        return names.find(text, catalog)
+        return replace(names.find(text, catalog), publisher=_publisher(text))
     except FitcheckError as error:
         if error.code != "unknown_model":
             raise
@@ -97,6 +97,12 @@ def _named(text: str, catalog: Catalog) -> Model:
         if model is None:
             raise
         return enriched(model, catalog)
+
+
+def _publisher(text: str) -> str | None:
+    """The owner of the GGUF repository that ``text`` names: ``unsloth`` of ``unsloth/gemma-4-12b-it-GGUF:Q4_K_M``."""
+    owner, slash, rest = text.casefold().removeprefix("hf.co/").removeprefix("huggingface.co/").partition("/")
+    return owner if slash and rest.partition(":")[0].endswith("-gguf") else None
 
 
 def from_path(path: Path) -> Model:

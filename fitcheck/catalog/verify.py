@@ -89,12 +89,16 @@ def file_sizes(catalog: Catalog, quantizations: Quantizations) -> Iterator[FileS
 
 def predicted_bytes(model: Model, file: PublishedFile, quantizations: Quantizations) -> int:
     """What a file should take: the text model in its quantisation and the other parts that the file holds."""
+    model = replace(model, publisher=file.repo.partition("/")[0] or None)
     if "output" in file.parts and model.shape is not None:
         model = replace(model, shape=replace(model.shape, tie_word_embeddings=False))
     text = weights(model, file.quant, quantizations)
     total = text.total if file.tensors_only else text.file_bytes
     if "mxfp4_experts" in file.parts:
         total += _expert_bytes(weights(model, "MXFP4_MOE", quantizations)) - _expert_bytes(text)
+    if "mtp_embeddings" in file.parts and model.shape is not None:
+        base = quantizations.mixes[file.quant].base
+        total += 2 * quantizations.tensor_bytes(base, model.shape.hidden_size, model.shape.vocab_size)
     for part in file.parts:
         params = model.tower_params.get(part, 0)
         # towers stay 16-bit; a prediction layer is quantised like the other layers

@@ -37,7 +37,6 @@ GPU_STEP = 128  # and on CUDA
 CUDA_ROW_STEP = 512  # elements to which CUDA pads the last row of a quantised tensor (MATRIX_ROW_PADDING)
 PREDICTION = "mtp"  # the tower of multi-token prediction
 VOCABULARY_PADDING = 256  # entries that training may add to a vocabulary to round it
-HEADER_BYTES_PER_TOKEN = 40  # GGUF header: text, score, type and merges of one vocabulary entry
 
 
 class Block(Struct, frozen=True):
@@ -59,6 +58,20 @@ class Mix(Struct, frozen=True):
     stacked: str | None = None
     needs_imatrix: bool = False
     rules: dict[str, tuple[tuple[str, str], ...]] = {}
+
+
+class Recipe(Struct, frozen=True):
+    """Types that a publisher gives to some tensors of its GGUF files instead of what the mix says.
+
+    ``types``: tensor name -> type, as ``llama-quantize --tensor-type`` takes them; a tensor named here is not counted
+    where a mix counts tensors. ``publisher``: the owner of the Hub repository.
+    """
+
+    publisher: str
+    architectures: tuple[str, ...]
+    quants: tuple[str, ...]
+    types: dict[str, str]
+    source: str
 
 
 class Format(Struct, frozen=True):
@@ -88,6 +101,7 @@ class Quantizations(Struct, frozen=True):
     quality: tuple[dict[str, Any], ...]
     layouts: dict[str, Layout] = {}
     own_mixes: dict[str, dict[str, Mix]] = {}  # by architecture, where it has rules of its own
+    recipes: tuple[Recipe, ...] = ()
 
     def tensor_bytes(self, type_name: str, columns: int, rows: int) -> int:
         """Bytes of ``rows`` rows of ``columns`` elements in a type whose block divides the row."""
@@ -113,6 +127,19 @@ class Quantizations(Struct, frozen=True):
     def layout(self, architecture: str | None) -> Layout:
         """How files and caches of an architecture differ from the usual."""
         return self.layouts.get(architecture or "", PLAIN)
+
+    def recipe(self, model: Model, quant: str) -> Recipe | None:
+        """What the publisher of ``model``'s files does in ``quant`` beyond the mix of that name, where it is known."""
+        return next(
+            (
+                recipe
+                for recipe in self.recipes
+                if recipe.publisher == model.publisher
+                and model.architecture in recipe.architectures
+                and quant in recipe.quants
+            ),
+            None,
+        )
 
 
 class Bytes(Struct, frozen=True, array_like=True):
@@ -179,7 +206,8 @@ class StoredModel(Struct, frozen=True, array_like=True):
     def matches(self, model: Model) -> bool:
         """Whether this row was made of ``model``."""
         now = (model.params, model.shape.layers if model.shape else "", model.context_tokens)
-        return now == (self.params, self.layers, self.context_tokens) and model.tensors is None
+        same = now == (self.params, self.layers, self.context_tokens)
+        return same and model.tensors is None and model.publisher is None
 
 
 class WeightsTable(Struct, frozen=True):
@@ -245,8 +273,11 @@ def _category(name: str) -> str:
 class _Typist:
     """Chooses the type of every tensor of one model in one mix, and counts its bytes."""
 
-    def __init__(self, quant: str, mix: Mix, layout: Layout, table: Quantizations, place: _Place) -> None:
+    def __init__(
+        self, quant: str, mix: Mix, layout: Layout, table: Quantizations, place: _Place, own: dict[str, str]
+    ) -> None:
         self._mix = mix
+        self._own = own
         self._layout = layout
         self._table = table
         self.place = place
@@ -277,7 +308,17 @@ class _Typist:
             found = self._made[type_name, matrix] = _stored(fitting, matrix, self._table)
         return found
 
+    def chosen(self, matrix: Matrix, by_mix: str) -> str:
+        """Type of a tensor outside layers to which the mix gives ``by_mix``."""
+        return self._own.get(matrix.name) or ("F32" if matrix.precision == FLOAT32 else by_mix)
+
+    def count_values(self, kind: LayerTensors) -> int:
+        """Value-like tensors of a layer that the mix itself gives a type to."""
+        return sum(1 for matrix in kind.mixer if matrix.name in _VALUES and matrix.name not in self._own)
+
     def _type(self, matrix: Matrix) -> str:
+        if matrix.name in self._own:
+            return self._own[matrix.name]
         if matrix.precision == FLOAT32:
             return "F32"
         if matrix.precision == KEPT or matrix.name in self._layout.kept:
@@ -335,13 +376,12 @@ def _place(shape: Shape, layout: Layout, prediction_layers: int, n_values: int =
         n_values=n_values + prediction_layers,
         gqa=gqa,
         experts=_n_experts(shape),
-        big_llama=layout.layers_of_70b == shape.n_layers and gqa > 1,
+        big_llama=layout.layers_of_70b == shape.n_layers and not (layout.multi_head_is_65b and gqa == 1),
     )
 
 
-def _values_before(shape: Shape, kinds: list[LayerTensors]) -> list[int]:
-    """How many value-like tensors come before each layer; at the end, how many there are."""
-    counts = [_count_values(kind) for kind in kinds]
+def _before(shape: Shape, counts: list[int]) -> list[int]:
+    """How many of what each kind of layer has so many of come before each layer; at the end, how many there are."""
     return list(accumulate((counts[ord(letter) - 97] for letter in shape.layers), initial=0))
 
 
@@ -352,7 +392,7 @@ def _layers(shape: Shape, kinds: list[LayerTensors], typist: _Typist) -> tuple[t
     letters = []
     place = typist.place
     feed_forwards = 0
-    values = [_count_values(kind) for kind in kinds]
+    values = [typist.count_values(kind) for kind in kinds]
     for index, letter in enumerate(shape.layers):
         number = ord(letter) - 97
         kind = kinds[number]
@@ -388,23 +428,27 @@ def _of_mix(model: Model, shape: Shape, quant: str, mix: Mix, layout: Layout, ta
     kinds = [tensors.layer_tensors(kind, shape, layout) for kind in shape.kinds]
     outer = tensors.outer_tensors(shape, layout)
     prediction_layers = _prediction_layers(model, layout)
-    n_values = _values_before(shape, kinds)[-1]
-    typist = _Typist(quant, mix, layout, table, _place(shape, layout, prediction_layers, n_values))
+    n_values = _before(shape, [_count_values(kind) for kind in kinds])[-1]
+    place = _place(shape, layout, prediction_layers, n_values)
+    typist = _Typist(quant, mix, layout, table, place, _own_types(model, quant, table))
     stored_kinds, letters = _layers(shape, kinds, typist)
     output_type = layout.output or mix.output if mix.base not in _UNQUANTISED else mix.base
     if mix.base not in _UNQUANTISED and shape.hidden_size % table.blocks[mix.base].elements:
         output_type = "Q8_0"
     embedding_type = mix.embedding or mix.base if outer.head else output_type
-    embedding = typist.stored(embedding_type, outer.embedding)
+    embedding = typist.stored(typist.chosen(outer.embedding, embedding_type), outer.embedding)
     tables = NOTHING
     for matrix in outer.tables:
-        tables = tables.plus(typist.stored("F32" if matrix.precision == FLOAT32 else embedding_type, matrix))
+        tables = tables.plus(typist.stored(typist.chosen(matrix, embedding_type), matrix))
+    head = NOTHING
+    for matrix in outer.head:
+        head = head.plus(typist.stored(typist.chosen(matrix, output_type), matrix))
     return Stored(
         quant=quant,
         kinds=stored_kinds,
         layers=letters,
         embedding=embedding,
-        head=typist.stored(output_type, outer.head[0]) if outer.head else embedding if outer.tied else NOTHING,
+        head=head if outer.head else embedding if outer.tied else NOTHING,
         tables=tables,
         first_layer=typist.part(outer.first_layer),
         beside_output=typist.part(outer.output),
@@ -413,7 +457,7 @@ def _of_mix(model: Model, shape: Shape, quant: str, mix: Mix, layout: Layout, ta
         output_first=layout.output_first,
         prediction_layers=prediction_layers,
         unloaded=_prediction_bytes(shape, kinds, prediction_layers, typist),
-        header=HEADER_BYTES_PER_TOKEN * shape.vocab_size,
+        header=layout.header_bytes_per_token * shape.vocab_size,
     )
 
 
@@ -518,7 +562,7 @@ def _of_file(model: Model, shape: Shape, file: tuple[Tensor, ...], layout: Layou
         output_first=layout.output_first,
         prediction_layers=predicting,
         unloaded=unloaded,
-        header=HEADER_BYTES_PER_TOKEN * shape.vocab_size,
+        header=layout.header_bytes_per_token * shape.vocab_size,
     )
 
 
@@ -576,7 +620,7 @@ def type_of(model: Model, quant: str, table: Quantizations) -> Callable[[int, st
     if mix is None:
         return lambda layer, name: "f16"
     place = _place(shape, layout, _prediction_layers(model, layout))
-    typist = _Typist(quant, mix, layout, table, place)
+    typist = _Typist(quant, mix, layout, table, place, _own_types(model, quant, table))
     numbers = [ord(letter) - 97 for letter in shape.layers]
     has_ffn = [not isinstance(kind.ffn, NoFeedForward) for kind in shape.kinds]
     values: list[int] = []
@@ -584,8 +628,9 @@ def type_of(model: Model, quant: str, table: Quantizations) -> Callable[[int, st
     def found(layer: int, name: str) -> str:
         layer %= shape.n_layers  # a stack that is run several times has its weights once
         if name in _VALUES and not values:
-            values.extend(_values_before(shape, [tensors.layer_tensors(kind, shape, layout) for kind in shape.kinds]))
-            place.n_values += values[-1]
+            kinds = [tensors.layer_tensors(kind, shape, layout) for kind in shape.kinds]
+            values.extend(_before(shape, [typist.count_values(kind) for kind in kinds]))
+            place.n_values += _before(shape, [_count_values(kind) for kind in kinds])[-1]
         place.value = values[layer] if values else 0
         place.layer = layer if place.experts else sum(has_ffn[number] for number in numbers[:layer])
         kind = tensors.layer_tensors(shape.kinds[numbers[layer]], shape, layout)
@@ -595,6 +640,11 @@ def type_of(model: Model, quant: str, table: Quantizations) -> Callable[[int, st
         return "f16"
 
     return found
+
+
+def _own_types(model: Model, quant: str, table: Quantizations) -> dict[str, str]:
+    recipe = table.recipe(model, quant)
+    return recipe.types if recipe is not None else {}
 
 
 def _mix(model: Model, quant: str, table: Quantizations) -> Mix | None:

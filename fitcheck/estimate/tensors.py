@@ -95,10 +95,12 @@ class Layout(Struct, frozen=True, forbid_unknown_fields=True):
     counted as layers when they are split over devices, never loaded. ``kept``, ``at_least_q8``: names that the mix
     leaves alone or in 8 bits. ``*_extras`` name what ``Shape.extra_params`` and its kin count.
     ``gqa_of_first_layer``: heads are listed per layer, and quantisation rules ask about the first one.
+    ``layers_of_70b``: how many make a model what llama.cpp calls 70B, ``multi_head_is_65b``: unless every query head
+    has a KV head of its own.
     ``stored_vocabulary``: entries that files keep of a padded vocabulary. ``cache``: False for encoders, which keep
     nothing. ``windows``: False where the engine ignores sliding windows. ``indexer_cache``: elements of K and V per
     cell that an indexer keeps beside ordinary attention; ``indexer_keys``: how many keys that of latent attention
-    keeps.
+    keeps. ``header_bytes_per_token``: of a file's header per entry of the vocabulary: text, score, type and merges.
     """
 
     fused_qkv: bool = False
@@ -107,6 +109,7 @@ class Layout(Struct, frozen=True, forbid_unknown_fields=True):
     output_first: bool = False
     output: str | None = None
     layers_of_70b: int = 0
+    multi_head_is_65b: bool = False
     layer_scalars: int = 0
     embedding_norm: bool = False
     pooler: bool = True
@@ -118,6 +121,7 @@ class Layout(Struct, frozen=True, forbid_unknown_fields=True):
     stored_vocabulary: int = 0
     indexer_cache: tuple[int, int] | None = None
     indexer_keys: int = 1
+    header_bytes_per_token: int = 40
     kept: tuple[str, ...] = ()
     at_least_q8: tuple[str, ...] = ()
     rope_factors: tuple[RopeFactors, ...] = ()
