@@ -108,7 +108,7 @@ FAMILIES: dict[str, Family] = {
     "minicpm": _of("minicpm"),
     "jais2": Family("jais2", _like("gptneox"), bias_flag="attention_bias", mlp_bias_flag="mlp_bias"),
     "hyperclovax": _llama(bias_flag="attention_bias", mlp_bias_flag="mlp_bias"),
-    "granite_swa": Family("granite-swa", _like("granite", windows=_WINDOWED), bias_flag="attention_bias"),
+    "granite_swa": Family("granite_swa", _like("granite", windows=_WINDOWED), bias_flag="attention_bias"),
     # mixtures of experts
     "qwen2_moe": _of("qwen2moe", bias_flag="qkv_bias", bias_letters="qkv"),
     "qwen3_moe": _of("qwen3moe", bias_flag="attention_bias"),

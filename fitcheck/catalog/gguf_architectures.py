@@ -48,6 +48,7 @@ class Architecture(Struct, frozen=True):
     final_norms: int = 1
     gated: bool = True
     bias_ffn: bool = False
+    bias_experts: bool = False
     router_bias: bool = False
     shared_gate: bool = False
     shared_width_of_expert: bool = False  # one shared expert as wide as a routed one, not stated in the file
@@ -56,13 +57,17 @@ class Architecture(Struct, frozen=True):
     layers_with_cache: int | None = None  # the first ones; later layers read their caches
     learned_positions: bool = False
     embedding: bool = False  # no output matrix
+    normed_embedding: bool = False  # a norm of the embedding beside that of the output
 
 
 def _rows(names: str, row: Architecture) -> dict[str, Architecture]:
     return dict.fromkeys(names.split(), row)
 
 
-_PLAIN = "llama mistral3 granite granitemoe internlm2 minicpm smollm3 ernie4_5 orion xverse llada arcee deci"
+_PLAIN = (
+    "llama mistral3 granite granitemoe internlm2 minicpm smollm3 ernie4_5 orion xverse llada arcee deci baichuan "
+    "refact deepseek bailingmoe paddleocr dbrx"
+)
 _MLA = "deepseek2 deepseek32 glm-dsa mistral4"
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -76,10 +81,14 @@ ARCHITECTURES: dict[str, Architecture] = {
     "arcee": Architecture(gated=False),
     "nemotron": Architecture(gated=False, norm_factor=2),
     "qwen2": Architecture(bias="qkv"),
-    "qwen2vl": Architecture(bias="qkv"),
+    **_rows("qwen2vl dream", Architecture(bias="qkv")),
+    "pangu-embedded": Architecture(bias="qkvo"),
     "seed_oss": Architecture(bias="qkv"),
     "qwen2moe": Architecture(bias="qkv", shared_gate=True),
-    **_rows("qwen3 qwen3moe qwen3vl qwen3vlmoe hunyuan-dense hunyuan-moe rnd1", Architecture(qk_norm="per_head")),
+    **_rows(
+        "qwen3 qwen3moe qwen3vl qwen3vlmoe hunyuan-dense hunyuan-moe rnd1 hunyuan_vl llada-moe maincoder openelm",
+        Architecture(qk_norm="per_head"),
+    ),
     **_rows("dots1 bailingmoe2 hy_v3", Architecture(qk_norm="per_head", router_bias=True)),
     "glm4": Architecture(bias="qkv", norms=4),
     "chatglm": Architecture(bias="qkv"),
@@ -95,6 +104,12 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gpt2": Architecture(bias="qkvo", norm_factor=2, gated=False, bias_ffn=True, learned_positions=True),
     "starcoder": Architecture(bias="qkvo", norm_factor=2, gated=False, bias_ffn=True, learned_positions=True),
     "starcoder2": Architecture(bias="qkvo", norm_factor=2, gated=False, bias_ffn=True),
+    "codeshell": Architecture(bias="qkvo", norm_factor=2, gated=False, bias_ffn=True),
+    "jais": Architecture(bias="qkvo", norm_factor=2, bias_ffn=True),
+    "jais2": Architecture(bias="qkvo", norm_factor=2, gated=False, bias_ffn=True),
+    "bloom": Architecture(bias="qkvo", norm_factor=2, gated=False, bias_ffn=True, normed_embedding=True),
+    "mpt": Architecture(gated=False),
+    "grok": Architecture(norms=4, dense_beside_experts=True),
     "falcon": Architecture(norms=1, norm_factor=2, gated=False),
     "stablelm": Architecture(norm_factor=2),
     "command-r": Architecture(norms=1),
@@ -112,7 +127,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gemma-embedding": Architecture(norms=4, qk_norm="per_head", windows=Windows(period=6), embedding=True),
     "llama4": Architecture(shared_width_of_expert=True, windows=Windows(period=4, tokens=8192, fixed=True)),
     "gpt-oss": Architecture(
-        bias="qkvo", sinks="all", bias_ffn=True, router_bias=True, windows=Windows(period=2)
+        bias="qkvo", sinks="all", bias_experts=True, router_bias=True, windows=Windows(period=2)
     ),
     "afmoe": Architecture(
         norms=4, qk_norm="per_head", gate="full", router_bias=True, windows=Windows(period=4)
@@ -128,17 +143,22 @@ ARCHITECTURES: dict[str, Architecture] = {
     "mimo2": Architecture(sinks="windowed", router_bias=True, windows=Windows()),
     "smallthinker": Architecture(windows=Windows(period=4, full_first=True, tokens=4096, fixed=True)),
     "plamo3": Architecture(norms=4, qk_norm="per_head", windows=Windows(period=8)),
-    "granite-swa": Architecture(windows=Windows()),
-    "spark2_5": Architecture(windows=Windows()),
+    "granite_swa": Architecture(sinks="all", windows=Windows()),
+    "spark2_5": Architecture(gate="per_head", windows=Windows()),
     "maple": Architecture(windows=Windows()),
     "dots3note": Architecture(windows=Windows()),
     "deepseek4": Architecture(windows=Windows(period=0)),
-    "modern-bert": Architecture(embedding=True, windows=Windows(period=3, full_first=True)),
+    "modern-bert": Architecture(embedding=True, normed_embedding=True, windows=Windows(period=3, full_first=True)),
     "bert": Architecture(
         bias="qkvo", norm_factor=2, gated=False, bias_ffn=True, learned_positions=True, embedding=True
     ),
     "nomic-bert": Architecture(norm_factor=2, embedding=True),
-    **_rows("nomic-bert-moe jina-bert-v2 jina-bert-v3 neo-bert eurobert", Architecture(embedding=True)),
+    **_rows(
+        "nomic-bert-moe jina-bert-v3",
+        Architecture(bias="qkvo", norm_factor=2, gated=False, bias_ffn=True, embedding=True),
+    ),
+    "jina-bert-v2": Architecture(bias="qkvo", norm_factor=2, embedding=True),
+    **_rows("neo-bert eurobert llama-embed", Architecture(embedding=True)),
     "mamba": Architecture(recurrent="mamba1", recurrent_layers="all", norms=1),
     "mamba2": Architecture(recurrent="mamba2", recurrent_layers="all", norms=1),
     "jamba": Architecture(recurrent="mamba1"),

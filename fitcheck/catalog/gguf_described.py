@@ -102,6 +102,7 @@ class DescribedLayer:
     def _experts(self, n_experts: int, width: int) -> FeedForward:
         row, sizes, index = self._row, self._sizes, self._index
         expert = sizes.get("expert_feed_forward_length", width, layer=index)
+        beside = row.dense_beside_experts and sizes.has("expert_feed_forward_length")
         n_shared = max(sizes.get("expert_shared_count"), int(row.shared_width_of_expert))
         shared = sizes.get("expert_shared_feed_forward_length", n_shared * expert, layer=index)
         return MixtureOfExperts(
@@ -109,12 +110,12 @@ class DescribedLayer:
             experts_per_token=sizes.get("expert_used_count", layer=index),
             moe_intermediate_size=expert,
             gated=row.gated,
-            bias=row.bias_ffn,
+            bias=row.bias_experts,
             router_bias=row.router_bias,
             n_shared=max(1, n_shared) if shared else 0,
             shared_intermediate_size=shared or None,
             shared_gate=row.shared_gate and shared > 0,
-            dense_parallel=width if row.dense_beside_experts else None,
+            dense_parallel=width if beside else None,
             **mixers.routing(sizes),
         )
 
@@ -131,5 +132,6 @@ def outside_described(row: Architecture, sizes: Sizes, hidden: int, n_vocab: int
         "learned_positions": sizes.get("context_length") if row.learned_positions else 0,
         "per_layer_embedding_params": per_layer,
         "num_loops": max(1, sizes.get("num_loops", 1)),
+        "extra_params": row.norm_factor * hidden if row.normed_embedding else 0,
         "pooling": POOLING.get(sizes.get("pooling_type")),
     }

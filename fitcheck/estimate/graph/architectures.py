@@ -24,7 +24,8 @@ class Traits(Struct, frozen=True):
     ``parallel_norm``: the feed-forward has a norm of its own. ``residual_first``: which sums name the residual first:
     "a" after attention, "f" after the feed-forward. ``normed_residual``: what is added is the normed input. ``qkv``:
     split, fused (one tensor) or flat (norms run over whole projections). ``rope``: all layers, none, windows (only
-    layers with a window, if the model has any), windows_or_dense (the dense layers too) or three_of_four.
+    layers with a window, if the model has any), windows_or_dense (the dense layers too) three_of_four, or of_32_layers
+    (a model of another depth has none).
     ``positions``: positions per token, 0 without a position input. ``windows``: the engine keeps the sliding window.
     ``deep_inputs``: parts of the embedding that the first layers add to their result (images). ``attention_scale``:
     an input with one factor per token; ``scales_unrotated_q``: only layers without rope use it. ``sub_norms``: norms
@@ -32,7 +33,9 @@ class Traits(Struct, frozen=True):
     or fused (gate and up in one tensor). ``squares``: the activation is relu squared. ``gating``: softmax, sigmoid,
     softmax_of_chosen or by_bias (sigmoid where experts have a selection bias). ``normalises_weights``: whether the
     chosen experts' weights are made to add up to one (None: as the model says); ``scales_weights``: whether they are
-    scaled, where the model does not say. ``weighs_input``: experts get their input weighted (Llama 4).
+    scaled, where the model does not say. ``weighs_input``: experts get their input weighted (Llama 4);
+    ``routes_input``: they are chosen by the layer's input (SmallThinker). ``cached``: whether keys and values are kept
+    at all (not in diffusion models). ``embedding_norm``: the embedding has a norm, plain or weighted.
     ``fused_experts``: gate and up in one tensor. ``divides_shared_gate``: Qwen2-MoE's spelling of a sigmoid.
     ``repeats_delta_heads``: Qwen3-Next. ``gates_latent``: latent attention has a gate per head; ``full_rank_delta``:
     decay and gate of Kimi delta attention are one matrix each. ``late``: all rows go through the last layer and stay:
@@ -59,7 +62,8 @@ class Traits(Struct, frozen=True):
     windows: bool = False
     scaled_embedding: bool = False
     deep_inputs: int = 0
-    normed_embedding: bool = False
+    embedding_norm: str = ""
+    cached: bool = True
     attention_scale: bool = False
     scales_unrotated_q: bool = False
     sub_norms: bool = False
@@ -70,6 +74,7 @@ class Traits(Struct, frozen=True):
     normalises_weights: bool | None = True
     scales_weights: bool = False
     weighs_input: bool = False
+    routes_input: bool = False
     fused_experts: bool = False
     divides_shared_gate: bool = False
     repeats_delta_heads: bool = False
@@ -125,11 +130,13 @@ def _same(names: str, traits: Traits) -> dict[str, Traits]:
 
 ARCHITECTURES: dict[str, Traits] = {
     **_same(
-        "llama qwen2 qwen3 qwen3moe ernie4_5 ernie4_5-moe internlm2 arcee seed_oss exaone xverse baichuan maincoder "
+        "llama qwen2 qwen3 qwen3moe ernie4_5 ernie4_5-moe internlm2 arcee seed_oss exaone xverse maincoder "
         "deci pangu-embedded",
         _LLAMA,
     ),
     "mistral3": Traits(attention_scale=True),
+    **_same("dream llada rnd1", Traits(cached=False)),
+    "llada-moe": Traits(cached=False, normalises_weights=False),
     **_same("hunyuan-dense hunyuan-moe", Traits(norms_rotated=True)),
     "smollm3": Traits(rope="three_of_four"),
     **_same("granite granitemoe minicpm", Traits(scaled_embedding=True)),
@@ -138,13 +145,23 @@ ARCHITECTURES: dict[str, Traits] = {
     "refact": Traits(rope="none"),
     "openelm": Traits(qkv="fused", residual_first="a"),
     "plamo3": replace(_SANDWICH, qkv="fused", dense="fused", windows=True),
+    "baichuan": Traits(rope="of_32_layers"),
     "deepseek": Traits(normalises_weights=False),
     "bailingmoe": Traits(normalises_weights=None),
     "orion": _LAYER_NORM,
     "mpt": replace(_LAYER_NORM, qkv="fused", rope="none"),
+    "bloom": replace(_LAYER_NORM, qkv="fused", rope="none", positions=0, embedding_norm="weighted"),
+    "jais": replace(_LAYER_NORM, qkv="fused", rope="none", positions=0),
+    "jais2": replace(_LAYER_NORM, squares=True),
+    "codeshell": replace(_LAYER_NORM, qkv="fused"),
+    "dbrx": Traits(norm="NORM", qkv="fused"),
+    "grok": replace(_SANDWICH, scaled_embedding=True),
+    "granite_swa": Traits(scaled_embedding=True, windows=True),
+    "spark2_5": Traits(windows=True),
+    "smallthinker": Traits(windows=True, rope="windows", routes_input=True),
     "qwen2moe": Traits(normalises_weights=False, divides_shared_gate=True),
-    "qwen2vl": Traits(positions=4),
-    "hunyuan-vl": Traits(positions=4, norms_rotated=True),
+    **_same("qwen2vl paddleocr", Traits(positions=4)),
+    "hunyuan_vl": Traits(positions=4, norms_rotated=True),
     **_same("qwen3vl qwen3vlmoe", Traits(positions=4, deep_inputs=3)),
     "olmo": Traits(norm="NORM", norm_weight=False),
     "olmo2": replace(_SANDWICH, pre_norm=False, qkv="flat", windows=True),
@@ -190,7 +207,7 @@ ARCHITECTURES: dict[str, Traits] = {
         gating="sigmoid", normalises_weights=None, scales_weights=True,
     ),
     "muse-glimmer": Traits(
-        always_norms_qk=True, post_norm=True, post_norm_first=True, normed_embedding=True, windows=True,
+        always_norms_qk=True, post_norm=True, post_norm_first=True, embedding_norm="plain", windows=True,
         rope="windows",
     ),
     "laguna": replace(_SIGMOID, windows=True),
@@ -216,7 +233,14 @@ ARCHITECTURES: dict[str, Traits] = {
     **_same("qwen35 qwen35moe", _DELTA_NET),
     "qwen3next": replace(_DELTA_NET, positions=1, repeats_delta_heads=True),
     "bert": _ENCODER,
-    "eurobert": Traits(pooling="mean", family="encoder"),
+    "nomic-bert-moe": replace(_ENCODER, qkv="fused", rope="all", pooling="mean", normalises_weights=False),
+    "jina-bert-v2": replace(_ENCODER, positions=0, pooling="mean"),
+    "jina-bert-v3": replace(_ENCODER, qkv="fused", rope="all", pooling="mean"),
+    "modern-bert": Traits(
+        norm="NORM", qkv="fused", dense="fused", windows=True, embedding_norm="weighted", pooling="mean",
+        family="encoder",
+    ),
+    **_same("eurobert llama-embed", Traits(pooling="mean", family="encoder")),
     "neo-bert": Traits(dense="fused", family="encoder"),
     "nomic-bert": replace(_ENCODER, qkv="fused", rope="all", pooling="mean"),
 }  # fmt: skip

@@ -5,12 +5,14 @@ Source: llama.cpp 0c1e57098, llm_graph_context::build_qkv, build_attn and build_
 
 from __future__ import annotations
 
-from fitcheck.estimate.graph.model import CacheInputs, ModelGraph
+from fitcheck.estimate.graph.model import BatchInputs, CacheInputs, ModelGraph, expect
 from fitcheck.estimate.graph.tensors import Tensor
 from fitcheck.types import Attention, LatentAttention
 
+Inputs = dict[bool, CacheInputs] | dict[bool, BatchInputs]
 
-def attention(g: ModelGraph, il: int, x: Tensor, spec: Attention, caches: dict[bool, CacheInputs]) -> Tensor:
+
+def attention(g: ModelGraph, il: int, x: Tensor, spec: Attention, caches: Inputs) -> Tensor:
     """Projections, norms, rotation, the cache and the output projection of one layer."""
     traits = g.traits
     q, k, v = projections(g, il, x, spec)
@@ -29,7 +31,10 @@ def attention(g: ModelGraph, il: int, x: Tensor, spec: Attention, caches: dict[b
         q = g.mul(q, g.attention_scale)
     gate = _gate(g, il, x, spec)
     inputs = caches[bool(g.windows[il])]
-    y = cached_attention(g, il, q, k, v, spec, inputs)
+    if isinstance(inputs, CacheInputs):
+        y = cached_attention(g, il, q, k, v, spec, inputs)
+    else:
+        y = batch_attention(g, il, q, k, v, inputs)
     if gate is not None:
         y = _gated(g, y, gate, spec)
     if traits.sub_norms:
@@ -111,6 +116,13 @@ def cached_attention(
     return hadamard(g, y, inputs.v_rotation) if inputs.v_rotation is not None else y
 
 
+def batch_attention(g: ModelGraph, il: int, q: Tensor, k: Tensor, v: Tensor, inputs: BatchInputs) -> Tensor:
+    """Attention over the batch itself: [v width * heads, tokens]."""
+    for tensor in (q, k, v):
+        g.expand(tensor)
+    return attend(g, il, q, k, v, inputs.mask)
+
+
 def hadamard(g: ModelGraph, x: Tensor, rotation: Tensor) -> Tensor:
     """Rotation before quantising a cache: spreads outliers over the head."""
     size, ne = rotation.ne[0], x.ne
@@ -180,7 +192,7 @@ def _softmax(
     return g.cont(y, y.ne[0] * y.ne[1], y.ne[2] * y.ne[3])
 
 
-def doubled_q_attention(g: ModelGraph, il: int, x: Tensor, spec: Attention, caches: dict[bool, CacheInputs]) -> Tensor:
+def doubled_q_attention(g: ModelGraph, il: int, x: Tensor, spec: Attention, caches: Inputs) -> Tensor:
     """Attention whose Q projection carries the output gate, head by head (Qwen3-Next, Qwen3.5)."""
     head, heads, kv_heads = spec.head_dim, spec.n_heads, spec.n_kv_heads
     both = g.matmul(il, "attn_q", 2 * head * heads, x)
@@ -193,7 +205,7 @@ def doubled_q_attention(g: ModelGraph, il: int, x: Tensor, spec: Attention, cach
     q = rope(g, g.rms_norm(q, il, "attn_q_norm"))
     k = rope(g, g.rms_norm(k, il, "attn_k_norm"))
     gate = g.cont(gate, head * heads, g.tokens)
-    y = cached_attention(g, il, q, k, v, spec, caches[False])
+    y = cached_attention(g, il, q, k, v, spec, expect(caches[False], CacheInputs))
     return g.matmul(il, "attn_output", g.d, g.mul(y, g.unary(gate)))
 
 

@@ -7,6 +7,7 @@ Source: llama.cpp 0c1e57098, src/models/*.cpp.
 from __future__ import annotations
 
 from fitcheck.estimate.graph.attention import (
+    Inputs,
     LatentInputs,
     attention,
     doubled_q_attention,
@@ -50,7 +51,9 @@ class Decoder:
         self.g = g
         mixers = [layer.mixer for layer in g.layers]
         self.states = StateInputs(g)
-        self.caches = g.cache_inputs() if any(attention_of(mixer) for mixer in mixers) else {}
+        self.caches: Inputs = {}
+        if any(attention_of(mixer) for mixer in mixers):
+            self.caches = g.cache_inputs() if g.traits.cached else g.batch_inputs()
         self.latent = LatentInputs(g) if any(isinstance(mixer, LatentAttention) for mixer in mixers) else None
         indexer = next(
             (mixer.indexer for mixer in mixers if isinstance(mixer, LatentAttention) and mixer.indexer), None
@@ -64,8 +67,8 @@ class Decoder:
         """Embedding, every layer, head."""
         g, traits = self.g, self.g.traits
         x = g.embed()
-        if traits.normed_embedding:
-            x = g.rms(x)
+        if traits.embedding_norm:
+            x = g.rms(x) if traits.embedding_norm == "plain" else g.norm(x, 0, "token_embd_norm")
         if g.shape.learned_positions:
             x = g.add(x, g.host_rows(g.positions, g.d))
         for il in range(len(g.layers)):
@@ -82,6 +85,7 @@ class Decoder:
             return self._feed_forward(il, x, x)
         if isinstance(layer.mixer, NoMixer):
             return self._without_mixer(il, x)
+        routing = self._routing(il, x)
         normed = g.norm(x, il, "attn_norm") if traits.pre_norm else x
         if traits.anchored:
             g.expand(normed)
@@ -94,10 +98,19 @@ class Decoder:
         y, x = self._gathered(il, y), self._gathered(il, normed if traits.normed_residual else x)
         if traits.post_norm and not traits.post_norm_first:
             y = g.norm(y, il, "post_attention_norm")
+        if routing is not None:
+            routing = self._gathered(il, routing)
         x = g.add(x, y) if "a" in traits.residual_first else g.add(y, x)
-        return self._feed_forward(il, x, x)
+        return self._feed_forward(il, x, x, routing)
 
-    def _feed_forward(self, il: int, x: Tensor, residual: Tensor) -> Tensor:
+    def _routing(self, il: int, x: Tensor) -> Tensor | None:
+        """Router logits, where experts are chosen by the layer's input (SmallThinker)."""
+        ffn = self.g.layers[il].ffn
+        if not self.g.traits.routes_input or not isinstance(ffn, MixtureOfExperts):
+            return None
+        return self.g.matmul(il, "ffn_gate_inp", ffn.n_experts, x, "f32")
+
+    def _feed_forward(self, il: int, x: Tensor, residual: Tensor, routing: Tensor | None = None) -> Tensor:
         g, traits = self.g, self.g.traits
         ffn = g.layers[il].ffn
         if not isinstance(ffn, (DenseFeedForward, MixtureOfExperts)):
@@ -105,7 +118,7 @@ class Decoder:
         normed = g.norm(x, il, "ffn_norm") if traits.pre_norm else x
         if traits.normed_residual:
             residual = normed
-        y = feed_forward(g, il, normed, ffn)
+        y = feed_forward(g, il, normed, ffn, routing)
         if traits.post_norm:
             y = g.norm(y, il, "post_ffw_norm")
         return g.add(residual, y) if "f" in traits.residual_first else g.add(y, residual)

@@ -5,11 +5,11 @@ Source: llama.cpp 0c1e57098, src/models/bert.cpp, gemma-embedding.cpp and llm_gr
 
 from __future__ import annotations
 
-from fitcheck.estimate.graph.attention import attend, normed_q_and_k, projections, rope
-from fitcheck.estimate.graph.feed_forward import dense
+from fitcheck.estimate.graph.attention import batch_attention, normed_q_and_k, projections, rope
+from fitcheck.estimate.graph.feed_forward import feed_forward
 from fitcheck.estimate.graph.model import ModelGraph, expect
 from fitcheck.estimate.graph.tensors import HOST, Tensor
-from fitcheck.types import Attention, DenseFeedForward
+from fitcheck.types import Attention, DenseFeedForward, MixtureOfExperts
 
 
 class Encoder:
@@ -17,14 +17,15 @@ class Encoder:
 
     def __init__(self, g: ModelGraph) -> None:
         self.g = g
-        mask_type = "f16" if g.flash else "f32"
-        self.masks = [g.input(mask_type, g.tokens, g.tokens) for _ in range(1 + g.has_windows)]
+        self.inputs = g.batch_inputs()
         self.output_rows = g.input("i32", g.outputs)
 
     def build(self) -> None:
         """Embeddings of tokens, types and positions, layers, pooling."""
         g = self.g
-        x = self._embedded() if not g.traits.pre_norm else g.embed()
+        x = g.embed() if g.traits.pre_norm else self._with_types_and_positions(g.embed())
+        if g.traits.embedding_norm or not g.traits.pre_norm:
+            x = g.norm(x, 0, "token_embd_norm")
         for il in range(len(g.layers)):
             x = self._layer(il, x)
         if g.traits.pre_norm:
@@ -35,17 +36,15 @@ class Encoder:
         pooled.output = True
         g.expand(pooled)
 
-    def _embedded(self) -> Tensor:
+    def _with_types_and_positions(self, x: Tensor) -> Tensor:
         g = self.g
-        types = g.stored("f32", HOST, g.d, 2)
-        x = g.add(g.embed(), g.view(types, (g.d,)))
-        if g.shape.learned_positions:
-            x = g.add(g.host_rows(g.positions, g.d), x)
-        return g.norm(x, 0, "token_embd_norm")
+        x = g.add(x, g.view(g.stored("f32", HOST, g.d, 2), (g.d,)))
+        return g.add(g.host_rows(g.positions, g.d), x) if g.shape.learned_positions else x
 
     def _layer(self, il: int, x: Tensor) -> Tensor:
         g, traits = self.g, self.g.traits
-        attended = self._attention(il, g.norm(x, il, "attn_norm") if traits.pre_norm else x)
+        first_norm = traits.pre_norm and g.layers[il].norms > 1
+        attended = self._attention(il, g.norm(x, il, "attn_norm") if first_norm else x)
         if il == len(g.layers) - 1:
             attended, x = g.rows(attended, self.output_rows), g.rows(x, self.output_rows)
         if traits.post_norm:
@@ -53,10 +52,10 @@ class Encoder:
         x = g.add(attended, x)
         if not traits.pre_norm:
             x = g.norm(x, il, "attn_output_norm")
-        ffn = expect(g.layers[il].ffn, DenseFeedForward)
-        y = dense(
-            g, il, g.norm(x, il, "ffn_norm") if traits.pre_norm else x, ffn.intermediate_size, ffn.gated, ffn.bias
-        )
+        ffn = g.layers[il].ffn
+        if not isinstance(ffn, MixtureOfExperts):
+            ffn = expect(ffn, DenseFeedForward)
+        y = feed_forward(g, il, g.norm(x, il, "ffn_norm") if traits.pre_norm else x, ffn)
         if traits.post_norm:
             y = g.norm(y, il, "post_ffw_norm")
         x = g.add(y, x)
@@ -69,9 +68,7 @@ class Encoder:
         q, k = normed_q_and_k(g, il, q, k, spec)
         if g.rotates(il):
             q, k = rope(g, q), rope(g, k)
-        for tensor in (q, k, v):
-            g.expand(tensor)
-        y = attend(g, il, q, k, v, self.masks[bool(g.windows[il])])
+        y = batch_attention(g, il, q, k, v, self.inputs[bool(g.windows[il])])
         return g.linear(il, "attn_output", g.d, y, "o" in spec.bias)
 
     def _pooled(self, x: Tensor) -> Tensor:

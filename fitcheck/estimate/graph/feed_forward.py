@@ -10,11 +10,15 @@ from fitcheck.estimate.graph.tensors import HOST, Dims, Tensor
 from fitcheck.types import DenseFeedForward, MixtureOfExperts
 
 
-def feed_forward(g: ModelGraph, il: int, x: Tensor, spec: DenseFeedForward | MixtureOfExperts) -> Tensor:
-    """The feed-forward block of one layer over its normalised input."""
+def feed_forward(
+    g: ModelGraph, il: int, x: Tensor, spec: DenseFeedForward | MixtureOfExperts, routing: Tensor | None = None
+) -> Tensor:
+    """The feed-forward block of one layer over its normalised input; ``routing``: router logits made before."""
     if isinstance(spec, DenseFeedForward):
         return dense(g, il, x, spec.intermediate_size, spec.gated, spec.bias)
-    y = latent_experts(g, il, x, spec) if spec.latent else experts(g, il, x, spec)
+    y = latent_experts(g, il, x, spec) if spec.latent else experts(g, il, x, spec, routing)
+    if spec.dense_parallel:
+        y = g.scale(g.add(dense(g, il, x, spec.dense_parallel, spec.gated), y))
     return g.add(y, shared_expert(g, il, x, spec)) if shared_width(spec) else y
 
 
@@ -142,7 +146,8 @@ def _activated(g: ModelGraph, il: int, x: Tensor, chosen: Tensor, spec: MixtureO
     up = _expert_matmul(g, il, "ffn_up_exps", width, x, chosen, spec)
     up = _expert_bias(g, il, "ffn_up_exps", up, chosen, spec)
     if not spec.gated:
-        return g.same("SQR", g.unary(up))
+        up = g.unary(up)
+        return g.same("SQR", up) if g.traits.squares else up
     gate = _expert_matmul(g, il, "ffn_gate_exps", width, x, chosen, spec)
     gate = _expert_bias(g, il, "ffn_gate_exps", gate, chosen, spec)
     return g.glu(gate, up)

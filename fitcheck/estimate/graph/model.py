@@ -56,6 +56,13 @@ class CacheInputs:
                 self.v_rotation = model.input("f32", 64, 64)
 
 
+class BatchInputs:
+    """The input of attention over the batch itself, where nothing is cached."""
+
+    def __init__(self, model: ModelGraph) -> None:
+        self.mask = model.input("f16" if model.flash else "f32", model.tokens, model.tokens)
+
+
 def _largest_power_of_two_factor(head: int) -> int:
     """At least 64, as the engine starts there."""
     size = 64
@@ -95,6 +102,8 @@ class ModelGraph(Graph):
         if rule == "windows" or rule == "windows_or_dense":
             dense = rule == "windows_or_dense" and isinstance(self.layers[il].ffn, DenseFeedForward)
             return bool(self.windows[il]) or not self.has_windows or dense
+        if rule == "of_32_layers":
+            return len(self.layers) == 32
         return rule == "all" or (rule == "three_of_four" and (il + 1) % 4 != 0)
 
     def _set_batch(self, question: BufferQuestion) -> None:
@@ -168,6 +177,11 @@ class ModelGraph(Graph):
             False: whole,
             True: CacheInputs(self, self.cells if self.swa_full else cells, [a for a, w in attentions if w]),
         }
+
+    def batch_inputs(self) -> dict[bool, BatchInputs]:
+        """Masks over the batch: for the whole of it (False), and for the window (True)."""
+        whole = BatchInputs(self)
+        return {False: whole, True: BatchInputs(self) if self.has_windows else whole}
 
     # ---- caches
 
