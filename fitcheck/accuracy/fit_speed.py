@@ -6,7 +6,7 @@ the same. Plain Python; a second run writes the same bytes.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -23,9 +23,11 @@ from fitcheck.estimate.speed_model import SpeedModel, Spread
 
 PRIORS = Path(__file__).parent / "speed_priors.json"
 MODEL = facts.DATA / "speed_model.json"
-TAIL = 0.08  # outside the interval at either end of what was left out: a new source is a little further off
+LOW, HIGH = 0.06, 0.86  # the interval's ends among what was left out: slow machines are further off than fast ones
+TYPICAL = 0.65  # the share of the errors that a backend's scale is read from
 WIDEST = 1.2  # ln: an end further off says nothing any more (start-up times, prompt caches) and is cut there
-FEW = 4.0  # sources that the common interval weighs in a backend's own
+FEW = 20.0  # sources that the common scale weighs against a backend's own
+NO_DATA = 0.3  # ln: how much wider, at both ends, where no source ran this backend
 DIGITS = 6
 
 
@@ -71,23 +73,24 @@ def make(rows: Sequence[Measured]) -> SpeedModel:
 
 
 def spreads(outcomes: Sequence[Outcome]) -> dict[str, Spread]:
-    """test/backend -> the interval of ln(actual time / likely time), as a new source would see it."""
+    """test/backend -> the interval of ln(actual time / likely time), as a new source would see it: on processors their
+    own, elsewhere the common one, scaled by how far the backend's errors reach."""
     found: dict[str, Spread] = {}
     for test in sorted({outcome.row.test for outcome in outcomes}):
-        cells = cell_errors([outcome for outcome in outcomes if outcome.row.test == test])
-        gpu = [item for item in cells if item[0] not in ("cpu", "llamafile")]
-        common = _quantiles([item[1:] for item in gpu])
-        found[f"{test}/other"] = _rounded(common.widened(0.3))
-        for backend in sorted({item[0] for item in cells} - {"llamafile"}):
-            own = [item[1:] for item in cells if item[0] == backend]
-            spread = _quantiles(own)
-            share = spread.sources / (spread.sources + FEW) if backend != "cpu" else 1.0
-            mixed = Spread(
-                share * spread.low + (1 - share) * common.low,
-                share * spread.high + (1 - share) * common.high,
-                spread.sources,
-            )
-            found[f"{test}/{backend}"] = _rounded(mixed)
+        cells: dict[str, list[tuple[str, float]]] = defaultdict(list)
+        for name, source, error in cell_errors([outcome for outcome in outcomes if outcome.row.test == test]):
+            cells[name].append((source, error))
+        cells.pop("llamafile", None)
+        on_cpu = cells.pop("cpu", [])
+        elsewhere = [item for own in cells.values() for item in own]
+        common, reach = _interval(elsewhere), _reach(elsewhere)
+        found[f"{test}/other"] = _rounded(common.widened(NO_DATA))
+        for backend, own in sorted(cells.items()):
+            sources = len({source for source, _ in own})
+            scale = (_reach(own) / reach) ** (sources / (sources + FEW))
+            found[f"{test}/{backend}"] = _rounded(Spread(common.low * scale, common.high * scale, sources))
+        if on_cpu:
+            found[f"{test}/cpu"] = _rounded(_interval(on_cpu))
     return found
 
 
@@ -104,14 +107,22 @@ def cell_errors(outcomes: Sequence[Outcome]) -> list[tuple[str, str, float]]:
     return [(kind(found[0].row), cell[0], median(item.error for item in found)) for cell, found in cells.items()]
 
 
-def _quantiles(errors: Sequence[tuple[str, float]]) -> Spread:
-    """Weighted quantiles of (source, error), every source weighing the same."""
-    sizes: dict[str, int] = defaultdict(int)
-    for source, _ in errors:
-        sizes[source] += 1
+def _interval(errors: Sequence[tuple[str, float]]) -> Spread:
+    """The ends between which 8 of 10 (source, error) lie."""
+    low, high = (_quantile_of(errors, share) for share in (LOW, HIGH))
+    return Spread(low, high, len({source for source, _ in errors}))
+
+
+def _reach(errors: Sequence[tuple[str, float]]) -> float:
+    """How far the errors of two sources in three reach."""
+    return max(0.02, _quantile_of([(source, abs(error)) for source, error in errors], TYPICAL))
+
+
+def _quantile_of(errors: Sequence[tuple[str, float]], share: float) -> float:
+    """Weighted quantile of (source, error), every source weighing the same."""
+    sizes = Counter(source for source, _ in errors)
     ordered = sorted((error, 1.0 / sizes[source]) for source, error in errors)
-    total = float(len(sizes))
-    return Spread(_quantile(ordered, TAIL * total), _quantile(ordered, (1 - TAIL) * total), len(sizes))
+    return _quantile(ordered, share * len(sizes))
 
 
 def _quantile(ordered: Sequence[tuple[float, float]], wanted: float) -> float:
@@ -137,7 +148,7 @@ def _rounded(spread: Spread) -> Spread:
 def _unseen(source_out: Sequence[Outcome], hardware_out: Sequence[Outcome]) -> float:
     """How much wider the common decode interval is at either end, on average, where the hardware was left out."""
     seen, unseen = (
-        _quantiles([item[1:] for item in cell_errors(found) if item[0] not in ("cpu", "llamafile")])
+        _interval([item[1:] for item in cell_errors(found) if item[0] not in ("cpu", "llamafile")])
         for found in ([item for item in source_out if item.row.test == "decode"], hardware_out)
     )
     return max(0.0, ((unseen.high - unseen.low) - (seen.high - seen.low)) / 2.0)

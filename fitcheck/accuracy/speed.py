@@ -2,7 +2,7 @@
 
 Two scores, always both: by cell (source x hardware x model x quantisation x backend) and by source, every source
 weighing the same, which is what a new user meets. The form and the terms are the estimator's own; only the parameters
-come from a fit without the source (or without the hardware). ``--ablation`` adds what each ingredient buys.
+come from a fit without the source (or without the hardware). ``--ablation`` prints what each ingredient buys instead.
 """
 
 from __future__ import annotations
@@ -83,6 +83,9 @@ def main(arguments: Sequence[str]) -> int:
     """Print every table; 0 when every goal is reached, else 1."""
     rows = measurements.load()
     model = fit_speed.priors()
+    if "--ablation" in arguments:
+        _print_ablation(rows, model)
+        return 0
     outcomes = {test: _left_out(rows, model, test, lambda row: row.source) for test in ("decode", "prefill")}
     unseen = _left_out([row for row in rows if not row.on_cpu], model, "decode", lambda row: row.hardware)
     misses = []
@@ -96,8 +99,6 @@ def main(arguments: Sequence[str]) -> int:
     for test, found in outcomes.items():
         misses += _print_intervals(test, found, model)
     _print_peers(outcomes["decode"])
-    if "--ablation" in arguments:
-        _print_ablation(rows, model)
     for miss in misses:
         print(f"MISSED {miss}")
     return 1 if misses else 0
@@ -229,56 +230,78 @@ def _print_peers(outcomes: Sequence[Outcome]) -> None:
 INGREDIENTS: dict[str, tuple[str, ...]] = {
     "cache bytes": ("decode/cache/",),
     "fixed costs (operations, per token)": ("decode/operation_us/", "decode/token_ms/"),
-    "engine": ("decode/read/engine/", "decode/operation_us/engine/"),
+    "engine": ("decode/read/engine/", "decode/operation_us/engine/", "prefill/compute/engine/"),
     "age of the build": ("decode/read/build/", "decode/operation_us/build/", "prefill/compute/build/"),
-    "chip generation": (
-        "decode/read/architecture/",
-        "decode/operation_us/architecture/",
-        "prefill/compute/architecture/",
-        "prefill/compute/target/",
-    ),
-    "kind of memory": ("decode/read/memory/", "decode/operation_us/memory/"),
-    "laptop": ("decode/device/form/", "prefill/device/form/"),
+    "kind of memory": ("decode/read/memory/",),
     "hardware effect (same card)": ("decode/device/hardware/", "prefill/device/hardware/"),
-    "model effect": ("decode/model/", "prefill/model/"),
-    "architecture effect": ("decode/model/architecture/",),
-    "sizes (width, peak, rows)": ("prefill/compute/width", "prefill/compute/peak", "prefill/compute/rows"),
+    "model effect (same model)": ("decode/model/", "prefill/model/"),
+    "both (no leaning on neighbours)": (
+        "decode/device/hardware/",
+        "prefill/device/hardware/",
+        "decode/model/",
+        "prefill/model/",
+    ),
+    "compute capability": ("prefill/compute/target/",),
+    "size of the card": ("prefill/compute/peak",),
+    "rows per expert": ("prefill/compute/rows",),
+    "experts": ("prefill/expert/",),
     "attention": ("prefill/attention/",),
     "weights per micro-batch": ("prefill/read/",),
-    "launches and start-up": ("prefill/operation_us/", "prefill/start_ms/"),
+    "unpacking to FP16 (old builds)": ("prefill/dequantise/",),
+    "operations": ("prefill/operation_us/",),
+}
+ON_CPU: dict[str, tuple[str, ...]] = {
+    "speed of a core, by instructions": ("decode/core/",),
+    "reads of one core": ("decode/core_read_ns/",),
+    "arithmetic": ("decode/compute_ns/",),
+    "classes of quantisation": ("decode/compute_ns/quant/",),
+    "waiting for all cores": ("decode/operation_us/cores",),
+    "fixed costs (operations, per token)": ("decode/operation_us/", "decode/token_ms/"),
+    "cache bytes": ("decode/cache/",),
+    "chip effect (same processor)": ("decode/device/chip/",),
 }
 TERMS_GO_TOO = (
     "cache bytes",
     "fixed costs (operations, per token)",
     "attention",
     "weights per micro-batch",
-    "launches and start-up",
+    "unpacking to FP16 (old builds)",
+    "operations",
+    "reads of one core",
+    "arithmetic",
 )
 
 
 def _print_ablation(rows: Sequence[Measured], model: SpeedModel) -> None:
     """Each ingredient taken out and the rest fitted anew."""
-    print(f"{'WITHOUT (decode; prefill)':38}  cells, sources: error and share within 25 %")
     gpu = [row for row in rows if not row.on_cpu]
+    print(f"{'WITHOUT':38}  decode: cells, sources        prefill, cuda and metal")
+    groups = {"decode": _gpu, "prefill": _of("cuda", "metal")}
     for name, prefixes in {"(nothing)": (), **INGREDIENTS}.items():
-        columns = []
-        for test in ("decode", "prefill"):
-            touched = not prefixes or any(prefix.startswith(test) for prefix in prefixes)
-            part = [row for row in gpu if row.test == test]
-            if touched:
-                terms = _without(prefixes, name in TERMS_GO_TOO, model)
-                found = score(
-                    (item.row, item.error)
-                    for item in left_out(part, model, lambda row: row.source, terms)
-                    if (_gpu if test == "decode" else _of("cuda", "metal"))(item.row)
-                )
-                assert found is not None
-                by_cell = f"{found.cell_error:6.1%} {found.cell_near:4.0%}"
-                columns.append(f"{by_cell}, {found.source_error:6.1%} {found.source_near:4.0%}")
-            else:
-                columns.append(" " * 26)
+        columns = [_column(name, prefixes, gpu, model, test, chosen) for test, chosen in groups.items()]
+        print(f"  {name:36}  {'   '.join(columns)}", flush=True)
+    print(f"\n{'WITHOUT, on processors':38}  RAM speed stated              assumed")
+    cpu = [row for row in rows if row.on_cpu]
+    for name, prefixes in {"(nothing)": (), **ON_CPU}.items():
+        columns = [
+            _column(name, prefixes, cpu, model, "decode", chosen)
+            for chosen in (lambda row: row.stated, lambda row: not row.stated)
+        ]
         print(f"  {name:36}  {'   '.join(columns)}", flush=True)
     print()
+
+
+def _column(
+    name: str, prefixes: tuple[str, ...], rows: Sequence[Measured], model: SpeedModel, test: str, chosen: Chosen
+) -> str:
+    if prefixes and not any(prefix.startswith(test) for prefix in prefixes):
+        return " " * 26
+    terms = _without(prefixes, name in TERMS_GO_TOO, model)
+    part = [row for row in rows if row.test == test]
+    outcomes = left_out(part, model, lambda row: row.source, terms)
+    found = score((item.row, item.error) for item in outcomes if chosen(item.row))
+    assert found is not None
+    return f"{found.cell_error:6.1%} {found.cell_near:4.0%}, {found.source_error:6.1%} {found.source_near:4.0%}  "
 
 
 def _without(prefixes: tuple[str, ...], drop: bool, model: SpeedModel) -> Callable[[Measured], list[Term]]:

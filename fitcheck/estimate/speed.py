@@ -2,13 +2,13 @@
 
 Decode, one token:
     t = sum over devices of (weights + cache x c + 2 state) / bandwidth x read + operations x operation_us
-        + [CPU] parameters / cores x compute_ns,   plus token_ms, plus hand-overs between devices
+        + [CPU] (parameters x compute_ns + weights x core_read_ns) / cores,   plus token_ms, plus hand-overs
 Prefill, n tokens:
     t = sum over devices of (dense FLOP + expert FLOP x expert + attention FLOP x attention) / peak x compute
-        + ceil(n / ubatch) x (weights touched / bandwidth x read + operations x operation_us),   plus start_ms
+        + ceil(n / ubatch) x (weights touched / bandwidth x read + operations x operation_us),   plus hand-overs
 Several sequences: the weights are read once per step, caches and arithmetic once per sequence.
 
-The factors are products of parameters by backend, chip generation, engine, card and model, fitted to published
+The factors are products of parameters by backend, engine, card and model, fitted to published
 measurements (``fitcheck.accuracy.fit_speed``): an estimate leans on what was measured on this hardware and on this
 model, shrunk by how few those measurements are. ``speed_model`` has the form, speed_model.json values and meanings.
 """
@@ -98,6 +98,7 @@ def spread_of(test: str, run: Running, machine: Machine) -> Spread:
     for device in run.devices:
         spread = model.spreads.get(f"{test}/{device.backend}") or model.spreads[f"{test}/other"]
         wider = (0.0 if device.seen else model.unseen) + (model.assumed if device.assumed else 0.0)
+        wider += 0.0 if device.engine_seen else model.other_engine
         found.append(spread.widened(wider) if wider and not device.is_cpu else spread)
     return max(found, key=lambda spread: spread.high - spread.low)
 

@@ -25,21 +25,22 @@ _LEVELS = {
     "decode/core_read_ns": ("backend",),
     "decode/compute_ns": ("backend",),
     "decode/token_ms": ("backend",),
-    "decode/device": ("hardware", "chip", "runtime"),
-    "prefill/compute": ("backend", "architecture", "target", "engine", "build"),
+    "decode/device": ("hardware", "chip"),
+    "prefill/compute": ("backend", "target", "engine", "build"),
     "prefill/compute_ns": ("backend", "instructions"),
     "prefill/expert": ("backend",),
     "prefill/attention": ("backend",),
     "prefill/read": ("backend",),
-    "prefill/operation_us": ("backend",),
-    "prefill/start_ms": ("backend",),
+    "prefill/dequantise": ("backend",),
+    "prefill/operation_us": ("backend", "engine"),
     "prefill/device": ("hardware", "chip", "runtime"),
 }
 
 
 class Device(Struct, frozen=True):
     """``names``: level of parameters -> this device's name in it. ``peak_per_s``: dense FP16 FLOP/s, of a CPU its
-    cores x 10^9. ``link_per_s``: bytes/s to its neighbours. ``assumed``: inputs that nobody reported."""
+    cores x 10^9. ``link_per_s``: bytes/s to its neighbours. ``assumed``: inputs that nobody reported. ``seen``,
+    ``engine_seen``: whether anyone measured this hardware, this engine on such hardware."""
 
     backend: str
     bandwidth_per_s: float
@@ -48,6 +49,7 @@ class Device(Struct, frozen=True):
     link_per_s: float = UNKNOWN_LINK_PER_S
     assumed: tuple[str, ...] = ()
     seen: bool = False
+    engine_seen: bool = True
 
     @property
     def is_cpu(self) -> bool:
@@ -124,8 +126,6 @@ def _gpu(card: Accelerator, engine: str, year: str, speed_model: SpeedModel) -> 
     name = card.catalog_name or card.name
     target = card.compute_capability or card.gfx_target
     names = {"backend": backend, "hardware": name}
-    if card.architecture:
-        names["architecture"] = f"{backend} {card.architecture}"
     if target:
         names["target"] = target
         memory = next((kind for kind, targets in speed_model.memories.items() if target in targets), None)
@@ -138,6 +138,7 @@ def _gpu(card: Accelerator, engine: str, year: str, speed_model: SpeedModel) -> 
     bandwidth = card.pool.bandwidth
     per_s = bandwidth.per_s if bandwidth else UNKNOWN_BANDWIDTH_PER_S
     peak = max(card.compute.get("fp16", 0.0), card.compute.get("fp32", 0.0))
+    parameters = speed_model.parameters
     assumed = []
     if bandwidth is None or bandwidth.origin is Origin.ASSUMED:
         assumed.append("memory bandwidth")
@@ -150,5 +151,6 @@ def _gpu(card: Accelerator, engine: str, year: str, speed_model: SpeedModel) -> 
         names=names,
         link_per_s=(card.link.bytes_per_s if card.link else None) or UNKNOWN_LINK_PER_S,
         assumed=tuple(assumed),
-        seen=f"decode/device/hardware/{name}" in speed_model.parameters,
+        seen=f"decode/device/hardware/{name}" in parameters,
+        engine_seen="engine" not in names or f"decode/read/engine/{names['engine']}" in parameters,
     )

@@ -2,7 +2,7 @@
 
 A term's ``base_s`` is what the data sheet promises (bytes / bandwidth, FLOP / peak, operations x 1 us); the factors
 named by its keys say how far reality is from it. A key reads test/term/level/name: "decode/read/backend/cuda",
-"decode/read/architecture/cuda Ada Lovelace". An absent key means 1 (a factor) or 0 (an exponent): hardware that nobody
+"decode/device/hardware/NVIDIA L4". An absent key means 1 (a factor) or 0 (an exponent): hardware that nobody
 measured gets its backend's mean. Because every factor multiplies, the derivative of ln time by ln factor is the share
 of the terms that contain it, which is all that the fit needs.
 """
@@ -56,8 +56,10 @@ class SpeedModel(Struct, frozen=True):
     ``families`` explain the parameters. ``operations``: kernels or graph nodes per part of a layer.
     ``runtime_backends``: runtime -> the backend that it brings along (vllm, mlx) in place of the accelerator's.
     ``memories``: kind of memory -> compute capabilities and gfx targets that have it. ``quant_classes``: quantisation
-    -> class of its dot products on a CPU. ``spreads``: "decode/cuda" -> interval. ``unseen``: what ln widths gain at
-    both ends on hardware without measurements, ``assumed`` where an input is assumed.
+    -> class of its dot products on a CPU. ``dequantising``: builds ("2024 cuda") and compute capabilities that multiply
+    quantised prompts in FP16. ``spreads``: "decode/cuda" -> interval. ``unseen``: what ln widths gain at
+    both ends on hardware without measurements, ``assumed`` where an input is assumed, ``other_engine`` with an engine
+    that nobody measured on such hardware.
     """
 
     date: str
@@ -67,10 +69,12 @@ class SpeedModel(Struct, frozen=True):
     runtime_backends: dict[str, str]
     memories: dict[str, tuple[str, ...]]
     quant_classes: dict[str, str]
+    dequantising: tuple[str, ...]
     parameters: dict[str, float] = {}
     spreads: dict[str, Spread] = {}
     unseen: float = 0.0
     assumed: float = 0.0
+    other_engine: float = 0.0
 
     def family(self, key: str) -> Family:
         """The family of a parameter: its own entry, or that of its test, term and level."""

@@ -16,6 +16,7 @@ from fitcheck.estimate.speed_work import Work, decode_work, expert_work, experts
 from fitcheck.types import DeviceUse, FlashAttention, Machine, Model, Placement, Request, Weights
 
 HOP_S = 30e-6  # one hand-over of activations between devices
+DEQUANTISED_BYTES = 4.0  # of one parameter: its FP16 value is written, then read
 EXCHANGE_S = 10e-6  # one all-reduce of a token's activations between cards
 CACHE_BYTES = {
     "f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32,
@@ -124,16 +125,13 @@ def prefill_terms(run: Running, prompt_tokens: int, depth: int = 0) -> list[Term
         terms += _prefill_on(run, use, device, prompt_tokens, depth)
         if run.parallel > 1:
             break
-    terms.append(Term("overhead", 1e-3, run.devices[0].keys("prefill/start_ms")))
     return terms + _link_terms(run, prompt_tokens)
 
 
 def _prefill_on(run: Running, use: DeviceUse, own: Device, tokens: int, depth: int) -> list[Term]:
     """On one device. Layers in RAM beside a GPU: the engine copies their weights there for every micro-batch."""
-    model, shape = run.model, run.model.shape
-    assert shape is not None
     ubatch = run.request.ubatch_tokens
-    work = prefill_work(model, run.weights, tokens, ubatch, use.first_layer, use.last_layer, depth)
+    work = prefill_work(run.model, run.weights, tokens, ubatch, use.first_layer, use.last_layer, depth)
     batches = ceil(tokens / ubatch)
     terms = []
     device = own
@@ -153,7 +151,7 @@ def _prefill_on(run: Running, use: DeviceUse, own: Device, tokens: int, depth: i
         terms.append(Term("compute", work.attention_flop / 2.0 / peak, compute + attention))
     else:
         compute = device.keys("prefill/compute")
-        sizes = (("prefill/compute/width", shape.hidden_size / 4096), ("prefill/compute/peak", peak / 1e14))
+        sizes = (("prefill/compute/peak", peak / 1e14),)
         terms.append(Term("compute", work.dense_flop / peak, compute + whole, sizes))
         terms.append(Term("compute", work.attention_flop / peak, compute + attention))
         if work.expert_flop:
@@ -162,6 +160,10 @@ def _prefill_on(run: Running, use: DeviceUse, own: Device, tokens: int, depth: i
             terms.append(Term("compute", work.expert_flop / peak, keys, sizes + rows))
     read = batches * work.weight_bytes / (device.bandwidth_per_s * run.parallel)
     terms.append(Term("memory", read, device.keys("prefill/read") + whole))
+    if _dequantises(run, device):
+        parameters_per_byte = run.model.params / max(1, run.weights.total)
+        keys = device.keys("prefill/dequantise") + whole
+        terms.append(Term("memory", read * parameters_per_byte * DEQUANTISED_BYTES, keys))
     operations = batches * work.operations(run.speed_model.operations) * 1e-6
     terms.append(Term("overhead", operations, device.keys("prefill/operation_us") + whole))
     return terms
@@ -169,6 +171,15 @@ def _prefill_on(run: Running, use: DeviceUse, own: Device, tokens: int, depth: i
 
 def _model_keys(run: Running, test: str) -> tuple[str, ...]:
     return (f"{test}/model/id/{run.model.id}",)
+
+
+def _dequantises(run: Running, device: Device) -> bool:
+    """Whether the engine unpacks the weights to FP16 for every micro-batch, because its kernels multiply nothing else
+    on this device."""
+    model = run.speed_model
+    if model.quant_classes.get(run.weights.quant) == "float":
+        return False
+    return any(device.names.get(level) in model.dequantising for level in ("build", "target"))
 
 
 def _quant_keys(run: Running, test: str) -> tuple[str, ...]:

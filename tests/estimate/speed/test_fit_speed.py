@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from fitcheck.accuracy.fit_speed import _quantiles
+from fitcheck.accuracy.fit_speed import _interval
 from fitcheck.accuracy.measurements import load
 from fitcheck.accuracy.regression import Observation, Prior, fit, solve
 from fitcheck.accuracy.validation import folds
@@ -61,7 +61,7 @@ def test_the_solver_solves() -> None:
 def test_one_loud_source_weighs_as_much_as_a_quiet_one() -> None:
     loud = [("loud", 0.5)] * 1000
     quiet = [(f"quiet {i}", i / 100.0) for i in range(-10, 11)]
-    spread = _quantiles(loud + quiet)
+    spread = _interval(loud + quiet)
     assert spread.sources == 22
     assert -0.11 < spread.low < -0.06 and 0.07 < spread.high < 0.5
 

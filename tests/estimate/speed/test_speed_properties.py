@@ -202,7 +202,7 @@ def test_the_first_token_waits_for_the_prompt() -> None:
 def test_every_backend_of_a_card_has_parameters_of_its_own() -> None:
     model: SpeedModel = FACTS.speed_model
     for backend in ("cuda", "rocm", "metal", "vulkan", "sycl", "cpu", *model.runtime_backends.values()):
-        for term in ("decode/read", "decode/operation_us", "decode/token_ms", "prefill/read", "prefill/start_ms"):
+        for term in ("decode/read", "decode/operation_us", "decode/token_ms", "prefill/compute", "prefill/read"):
             assert f"{term}/backend/{backend}" in model.parameters, (term, backend)
 
 
