@@ -90,10 +90,11 @@ class Layout(Struct, frozen=True, forbid_unknown_fields=True):
     ``fused_qkv``: Q, K and V lie in one tensor; ``fused_experts``: gate and up of the routed experts do.
     ``stored_shared_kv``: layers that read another layer's cache have K and V weights of their own all the same.
     ``output_first``: the engine makes the tied output before the embedding, hence two copies even on one device.
-    ``layer_scalars``: numbers per layer that are no parameters. ``embedding_norm``: the one norm outside layers belongs
-    to the embedding, on the first layer's device. ``prediction_layers``: multi-token prediction layers in the file,
-    counted as layers when they are split over devices, never loaded. ``kept``, ``at_least_q8``: names that the mix
-    leaves alone or in 8 bits. ``*_extras`` name what ``Shape.extra_params`` and its kin count.
+    ``layer_scalars``: numbers per layer that are no parameters (a scale, norms that a converter makes up).
+    ``embedding_norm``: the one norm outside layers belongs to the embedding, on the first layer's device.
+    ``prediction_layers``: multi-token prediction layers in the file, counted as layers when they are split over
+    devices, never loaded. ``kept``, ``at_least_q8``: names that the mix leaves alone or in 8 bits. ``*_extras`` name
+    what ``Shape.extra_params`` and its kin count.
     ``gqa_of_first_layer``: heads are listed per layer, and quantisation rules ask about the first one.
     ``layers_of_70b``: how many make a model what llama.cpp calls 70B, ``multi_head_is_65b``: unless every query head
     has a KV head of its own.
