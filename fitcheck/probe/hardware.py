@@ -316,12 +316,13 @@ def find_cpu(name: str, table: CpuTable | None = None) -> Processor | None:
 
 
 def processor_of(row: CpuRow, model: str, name: str = "") -> Processor:
-    """A platform's processor: ``model`` is a key of its ``cores``; else its usual one. ``name``: as asked for."""
-    cores = row.cores.get(model, row.default_cores)
+    """A platform's processor: ``model`` is a key of its ``cores`` (Intel's plus may be left out); else its usual one.
+    ``name``: as asked for."""
+    found = row.cores.get(model) or row.cores.get(f"{model}+")
+    cores = row.default_cores if found is None else found
     performance, efficiency = (cores, 0) if isinstance(cores, int) else cores
-    return Processor(
-        name.strip() or row.name, row, performance, efficiency, known=not model or not row.cores or model in row.cores
-    )
+    known = not model or not row.cores or found is not None
+    return Processor(name.strip() or row.name, row, performance, efficiency, known)
 
 
 def processor_with_gpu(gpu: GpuRow, table: CpuTable) -> Processor | None:

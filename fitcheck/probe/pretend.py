@@ -10,10 +10,11 @@ from __future__ import annotations
 from msgspec import structs
 
 from fitcheck.errors import FitcheckError
-from fitcheck.probe.hardware import GIB, MIB, CpuTable, GpuRow, Processor, find_cpu, processor_with_gpu
+from fitcheck.probe.hardware import GIB, MIB, CpuRow, CpuTable, GpuRow, Processor, find_cpu, processor_with_gpu
 from fitcheck.probe.macs import NEWEST_MACOS, working_set_bytes
 from fitcheck.probe.memory_speed import for_one_process, platform_bandwidth
-from fitcheck.probe.spelling import Named, Part, Tables, has_size, read_names
+from fitcheck.probe.shorthand import MemorySpeed
+from fitcheck.probe.spelling import Named, Part, Tables, read_names
 from fitcheck.types import Accelerator, Cpu, Evidence, Machine, Origin, Pool, Rate, Vendor
 
 __all__ = ["Tables", "pretend"]
@@ -60,7 +61,7 @@ def pretend(
     chip = next((row for row, _ in named.cards if row.unified), None)
     processor, sockets = _processor_of(named, tables.cpus)
     installed, source = (ram_bytes, "--ram") if ram_bytes else _installed(named, processor, sockets)
-    ram = _ram(installed, processor, sockets, chip, exact=bool(ram_bytes))
+    ram = _ram(installed, processor, sockets, chip, named.ram, exact=bool(ram_bytes))
     rows = [(row, part) for row, part in named.cards for _ in range(part.count)]
     cards = [_accelerator(index, row, part, ram, installed, vram_bytes) for index, (row, part) in enumerate(rows)]
     if bandwidth_per_s:
@@ -121,15 +122,28 @@ def _installed(named: Named, processor: Processor, sockets: int) -> tuple[int, s
     return int(size * GIB), _ASSUMED
 
 
-def _ram(installed: int, processor: Processor, sockets: int, chip: GpuRow | None, exact: bool) -> Pool:
+def _ram(
+    installed: int, processor: Processor, sockets: int, chip: GpuRow | None, told: MemorySpeed, exact: bool
+) -> Pool:
     """The RAM as the system would report it: firmware keeps a part, a running system uses some."""
     total = installed if exact else int(installed * _visible_share(processor, chip))
     free = total - max(GIB // 2, min(4 * GIB, total // 16))
     if chip is not None:
         bandwidth = Rate(chip.bandwidth_per_s, Origin.CATALOG, f"gpus.json: {chip.name}")
     else:
-        bandwidth = for_one_process(platform_bandwidth(processor.row, sockets), _cpu(processor, sockets))
+        bandwidth = for_one_process(_memory_rate(processor.row, sockets, told), _cpu(processor, sockets))
     return Pool(total, max(0, free), max(0, free), bandwidth)
+
+
+def _memory_rate(platform: CpuRow, sockets: int, told: MemorySpeed) -> Rate:
+    """Peak bandwidth of the platform's memory, with the rate and the channels that were told. Known where both are, or
+    where there are no more than the usual two channels."""
+    row = structs.replace(
+        platform, rate_mts=told.rate_mts or platform.rate_mts, channels=told.channels or platform.channels
+    )
+    rate = platform_bandwidth(row, sockets)
+    known = told.rate_mts and (told.channels or platform.channels <= 2)
+    return structs.replace(rate, origin=Origin.USER) if known else rate
 
 
 def _visible_share(processor: Processor, chip: GpuRow | None) -> float:
@@ -177,8 +191,6 @@ def _accelerator(index: int, row: GpuRow, part: Part, ram: Pool, installed: int,
 def _own_pool(row: GpuRow, part: Part, vram_bytes: int | None) -> Pool:
     """A card's own memory as the driver reports it, of which the driver keeps a part."""
     total = vram_bytes or row.memory_bytes or int((part.memory_gib or 0) * GIB)
-    if vram_bytes is None and part.memory_gib and row.memory_gib and not has_size(row, part.memory_gib):
-        total = int(part.memory_gib * GIB)
     free = max(0, total - driver_reserve_bytes(total))
     return Pool(total, free, free, Rate(row.bandwidth_per_s, Origin.CATALOG, f"gpus.json: {row.name}"))
 

@@ -60,7 +60,7 @@ SPELLINGS = {
     "9070 XT": "AMD Radeon RX 9070 XT",
     "RX 9060 XT": None, "RX 9060 XT 16GB": "AMD Radeon RX 9060 XT 16 GB", "RX 580": "AMD Radeon RX 580",
     "RX 580 4GB": "AMD Radeon RX 580 4GB", "Radeon VII": "AMD Radeon VII", "MI300X": "AMD Instinct MI300X",
-    "MI50 32GB": "AMD Instinct MI50 32GB", "Instinct MI210": "AMD Instinct MI210", "W7900": "",
+    "MI50 32GB": "AMD Instinct MI50 32GB", "Instinct MI210": "AMD Instinct MI210", "W7900": "AMD Radeon PRO W7900",
     "Strix Halo": "AMD Radeon 8060S", "Ryzen AI Max+ 395 128GB": "AMD Radeon 8060S", "Radeon 8060S": "AMD Radeon 8060S",
     "Radeon 780M": "AMD Radeon 780M", "780M": "AMD Radeon 780M", "Steam Deck": "AMD Custom GPU 0405",
     "Arc B580": "Intel Arc B580", "B580": "Intel Arc B580", "Arc A770": "Intel Arc A770",
