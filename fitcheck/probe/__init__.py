@@ -22,6 +22,7 @@ _REPORT_HINT = "record the evidence with fitcheck machine --capture FOLDER and r
 _HANG_HINT = "try again; if it stays so, a driver or a disk hangs: look at the end of dmesg"
 _MEASURE_DEADLINE_S = 1.5
 _HEAD_START_S = 0.005
+_SYSTEM_HEAD_START_S = 0.02  # it reads some forty files
 
 #: Parts that look for accelerators, by system: the module of this package whose ``probe_<name>`` is asked.
 _PARTS = {
@@ -93,10 +94,10 @@ class Probing:
         self._host = host
         self._until = monotonic() + deadline_s
         self._speed: _Part | None = None
+        # first: it starts the measurement of memory, which takes longer than all the others
+        self._system = _Part("system", lambda: self._read_system(bandwidth), _SYSTEM_HEAD_START_S)
         self._vendors = [_Part(name, _asker(name, host), _HEAD_START_S) for name in _PARTS.get(host.os, ())]
         self._disk = _Part("disk", lambda: _read_disk(host), _HEAD_START_S)
-        # last: it starts the measurement of memory, which runs beside what the caller does now
-        self._system = _Part("system", lambda: self._read_system(bandwidth), _HEAD_START_S)
 
     def finish(self) -> Machine:
         """Collect the answers. Waits until the deadline at most, and for the measurement of bandwidth."""

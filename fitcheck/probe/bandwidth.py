@@ -132,7 +132,7 @@ def measure(plan: Plan) -> float | None:
     for worker in workers:
         worker.join(timeout=2.0)
     if not any(worker.is_alive() for worker in workers):
-        os.close(memory)
+        Thread(target=os.close, args=(memory,), daemon=True).start()  # the kernel takes milliseconds to free the pages
     return sum(plan.chunk_bytes / quick for seconds in times if (quick := _quick_quarter(seconds)) > 0)
 
 
