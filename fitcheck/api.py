@@ -56,9 +56,7 @@ def rank(
     from fitcheck.advise.rank import rank as ranking
 
     session = Session.of(machine)
-    known = session.catalog.models if models is None else models
-    asked = request or Request()
-    return ranking(known, session.machine, asked, session.estimator, session.qualities, limit).fits
+    return ranking(session.ranker(request or Request(), models), limit).fits
 
 
 def check(model: str | Model, machine: Machine | None = None, request: Request | None = None) -> Check:

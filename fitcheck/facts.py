@@ -32,6 +32,10 @@ def _read(name: str, kind: type[T]) -> T:
 class Facts:
     """All tables of one run; each is read once, on first use."""
 
+    def read(self) -> None:
+        """Read now what every estimate needs."""
+        self.quantizations, self.weights, self.buffers, self.runtimes, self.speed_model  # noqa: B018 - to have them
+
     @cached_property
     def quantizations(self) -> Quantizations:
         """Block formats, file-type mixes, other formats, cache types, quality rows."""

@@ -14,7 +14,11 @@ from fitcheck.errors import FitcheckError
 from fitcheck.types import Machine, Model, Origin, Pool, Rate, Report, Request
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fitcheck.advise.choose import Chooser
     from fitcheck.advise.quality import Qualities
+    from fitcheck.advise.rank import Ranker
     from fitcheck.catalog import Catalog
     from fitcheck.estimate.fit import Estimator
     from fitcheck.facts import Facts
@@ -86,9 +90,10 @@ class Session:
 
     @cached_property
     def estimator(self) -> Estimator:
-        """One estimator for the whole session: it remembers what answers have in common."""
+        """One estimator for the whole session, its tables read: it remembers what answers have in common."""
         from fitcheck.estimate.fit import Estimator
 
+        self.facts.read()
         return Estimator(self.facts)
 
     @cached_property
@@ -103,6 +108,21 @@ class Session:
         from fitcheck.catalog.resolve import resolve
 
         return resolve(text, self.catalog)
+
+    def chooser(self, request: Request) -> Chooser:
+        """Chooses quantisations on the machine."""
+        from fitcheck.advise.choose import Chooser
+
+        estimator = self.estimator  # first: what it reads takes as long as the look at the machine still goes on
+        return Chooser(self.machine, request, estimator)
+
+    def ranker(self, request: Request, models: Iterable[Model] | None = None) -> Ranker:
+        """Ranks models (None: the catalog's) on the machine."""
+        from fitcheck.advise.rank import Ranker
+
+        models = self.catalog.models if models is None else models
+        qualities = self.qualities
+        return Ranker(models, self.chooser(request), qualities)
 
     def missing_tool(self, command: str) -> tuple[str, str] | None:
         """The program that ``command`` starts and the page to get it from, where this machine does not have it."""

@@ -52,6 +52,8 @@ class Chooser:
         self.request = request
         self.estimator = estimator
         self._known: dict[tuple[str, str], _Numbers] = {}
+        self._offered: dict[str, Sequence[str]] = {}
+        self._in_reach: dict[tuple[str, float], bool] = {}
 
     def choose(self, model: Model, task: Task | None = None) -> Choice:
         """The best quantisation that fits with a margin, where the common one would be placed, and comfortably fast;
@@ -86,13 +88,12 @@ class Chooser:
 
     def is_within_reach(self, model: Model, task: Task | None = None) -> bool:
         """False, at a glance, for a model that is far too large or too slow for this machine."""
-        if model.tensors is not None:
-            return True
-        each = self.estimator.least_bytes_per_weight(model, self._quants(model)[-1])
         floor = self._floor(model, task or self.request.task)
-        return not (
-            is_too_large(model, each, self.machine, WITHIN_REACH) or is_too_slow(model, each, self.machine, floor)
-        )
+        key = (model.id, floor)
+        found = self._in_reach.get(key)
+        if found is None:
+            found = self._in_reach[key] = model.tensors is not None or self._may_pass(model, floor)
+        return found
 
     def smallest(self, model: Model) -> Choice:
         """The smallest file that would be chosen, whether it passes or not."""
@@ -103,7 +104,18 @@ class Chooser:
         fit = self.estimator.estimate(choice.model, self.machine, replace(self.request, quant=choice.quant))
         return replace(fit, command=command(choice.model, fit))
 
+    def _may_pass(self, model: Model, floor: float) -> bool:
+        each = self.estimator.least_bytes_per_weight(model, self._quants(model)[-1])
+        too_large = is_too_large(model, each, self.machine, WITHIN_REACH)
+        return not (too_large or is_too_slow(model, each, self.machine, floor))
+
     def _quants(self, model: Model) -> Sequence[str]:
+        found = self._offered.get(model.id)
+        if found is None:
+            found = self._offered[model.id] = self._worth_having(model)
+        return found
+
+    def _worth_having(self, model: Model) -> Sequence[str]:
         if self.request.quant:
             return (self.request.quant,)
         quants = self.estimator.quants(model, self.request)

@@ -15,8 +15,7 @@ from fitcheck.advise.choose import WITHIN_REACH, Choice, Chooser
 from fitcheck.advise.command import is_at_hand
 from fitcheck.advise.quality import Qualities
 from fitcheck.advise.suit import COMFORT_PER_S, FLOOR_PER_S, licensed, suits, takes_context
-from fitcheck.estimate.fit import Estimator
-from fitcheck.types import Answer, Fit, Machine, Model, Quality, Request, Task
+from fitcheck.types import Answer, Fit, Model, Quality, Request, Task
 
 #: The tasks that one scan answers.
 EVERYDAY = (Task.CHAT, Task.CODING, Task.REASONING, Task.VISION)
@@ -50,14 +49,12 @@ class Ranked(NamedTuple):
 
 
 class Ranker:
-    """Ranks models on one machine for one request. Pure."""
+    """Ranks models on the machine and for the request of ``chooser``. Pure."""
 
-    def __init__(
-        self, models: Iterable[Model], machine: Machine, request: Request, estimator: Estimator, qualities: Qualities
-    ) -> None:
-        self.models = [model for model in models if model.shape is not None and _is_asked_for(model, request)]
-        self.chooser = Chooser(machine, request, estimator)
-        self.request = request
+    def __init__(self, models: Iterable[Model], chooser: Chooser, qualities: Qualities) -> None:
+        self.request = chooser.request
+        self.models = [model for model in models if model.shape is not None and _is_asked_for(model, self.request)]
+        self.chooser = chooser
         self.qualities = qualities
 
     def suitable(self, task: Task) -> list[Model]:
@@ -96,18 +93,11 @@ class Ranker:
         return Ranked((-round(worth, 1), -choice.low_per_s, model.id, number), worth, quality, choice)
 
 
-def rank(
-    models: Iterable[Model],
-    machine: Machine,
-    request: Request,
-    estimator: Estimator,
-    qualities: Qualities,
-    limit: int | None,
-) -> Ranking:
+def rank(ranker: Ranker, limit: int | None) -> Ranking:
     """Models of the request's task that fit and are fast enough, best first. ``limit``: how many are worked out (None:
     all); of the others it is only known whether they pass. Pure.
     """
-    ranker = Ranker(models, machine, request, estimator, qualities)
+    request = ranker.request
     suitable = ranker.suitable(request.task)
     passing = [model for model in suitable if ranker.chooser.passes(model)]
     shown = list(islice(ranker.best_first(passing, request.task), limit))
@@ -141,7 +131,7 @@ def _within_reach(ranker: Ranker, models: list[Model]) -> Iterator[str]:
     reachable = filter(chooser.is_within_reach, models)
     near = [choice.model for choice in map(chooser.smallest, reachable) if 1 < choice.need_share < WITHIN_REACH]
     for option, smaller in _smaller_requests(request):
-        again = Ranker(near, chooser.machine, smaller, chooser.estimator, ranker.qualities)
+        again = Ranker(near, Chooser(chooser.machine, smaller, chooser.estimator), ranker.qualities)
         found = next(again.best_first(near, request.task), None)
         if found and (best is None or found.worth > best.worth):
             yield f"with {option} also: {found.choice.model.id} {found.choice.quant}"

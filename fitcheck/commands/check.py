@@ -8,8 +8,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from fitcheck.advise.check import requirements, task_requirement
-from fitcheck.advise.choose import Chooser
-from fitcheck.advise.rank import Ranker
 from fitcheck.advise.suit import for_model
 from fitcheck.errors import EXIT_NO, EXIT_OK
 from fitcheck.options import RequestOptions
@@ -67,7 +65,7 @@ def check_model(session: Session, model: Model, request: Request, task_given: bo
     """One model against one request. An embedding model is held to what embedding needs unless a task was named."""
     if not task_given:
         request = for_model(model, request)
-    chooser = Chooser(session.machine, request, session.estimator)
+    chooser = session.chooser(request)
     fit = chooser.estimate(chooser.choose(model))
     found = requirements(model, fit, request)
     if task_given:
@@ -77,7 +75,7 @@ def check_model(session: Session, model: Model, request: Request, task_given: bo
 
 def _nearest(session: Session, request: Request) -> Fit | None:
     """The best model that passes."""
-    ranker = Ranker(session.catalog.models, session.machine, request, session.estimator, session.qualities)
+    ranker = session.ranker(request)
     best = next(ranker.best_first(ranker.suitable(request.task), request.task), None)
     return ranker.fit(best) if best else None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from fitcheck.advise.choose import Chooser
 from fitcheck.advise.explain import context_curve, licence_in_plain_words
 from fitcheck.advise.suit import for_model
 from fitcheck.estimate.speed_nearest import nearest
@@ -19,7 +18,7 @@ def explain(session: Session, request: Request, name: str) -> Report:
     """Work one model out in full, in the quantisation that ``scan`` and ``check`` would take."""
     model = session.model(name)
     request = for_model(model, request)
-    chooser = Chooser(session.machine, request, session.estimator)
+    chooser = session.chooser(request)
     fit = chooser.estimate(chooser.choose(model))
     fit = replace(
         fit, quality=session.qualities.of(model, fit.quant, request.task), speed=_with_published(session, fit, model)

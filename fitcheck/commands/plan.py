@@ -8,9 +8,7 @@ from functools import partial
 from msgspec.structs import replace
 
 from fitcheck.advise.check import requirements
-from fitcheck.advise.choose import Chooser
 from fitcheck.advise.plan import Candidate, lacking, planned, smallest
-from fitcheck.advise.rank import Ranker
 from fitcheck.advise.suit import for_model
 from fitcheck.errors import FitcheckError
 from fitcheck.probe.hardware import GpuRow, load_gpus
@@ -37,8 +35,7 @@ def plan(session: Session, request: Request, name: str) -> Report:
     runs_here = all(requirement.met for requirement in found)
     added = () if runs_here else tuple(lacking(model, session.machine, wanted, estimator))
     hardware = (*added, *(option for option in bought if option))
-    ranker = Ranker(session.catalog.models, session.machine, request, estimator, session.qualities)
-    instead = ranker.answer(request.task)
+    instead = session.ranker(request).answer(request.task)
     return session.report(
         "plan",
         _summary(model, hardware),
@@ -53,7 +50,7 @@ def plan(session: Session, request: Request, name: str) -> Report:
 
 def own_fit(session: Session, model: Model, request: Request) -> Fit:
     """The model on the session's machine as it is."""
-    here = Chooser(session.machine, for_model(model, request), session.estimator)
+    here = session.chooser(for_model(model, request))
     return here.estimate(here.choose(model))
 
 

@@ -16,7 +16,7 @@ def scan(session: Session, request: Request, limit: int | None = SHOWN, installe
     that runs."""
     catalog = session.catalog
     models, problems = _installed() if installed else (catalog.models, catalog.warnings)
-    ranking = rank(models, session.machine, request, session.estimator, session.qualities, limit)
+    ranking = rank(session.ranker(request, models), limit)
     return session.report(
         "scan",
         _summary(ranking),
