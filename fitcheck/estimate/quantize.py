@@ -64,7 +64,8 @@ class Recipe(Struct, frozen=True):
     """Types that a publisher gives to some tensors of its GGUF files instead of what the mix says.
 
     ``types``: tensor name -> type, as ``llama-quantize --tensor-type`` takes them; a tensor named here is not counted
-    where a mix counts tensors. ``publisher``: the owner of the Hub repository.
+    where a mix counts tensors. ``pure``: all others have the type of ordinary matrices. ``publisher``: the owner of
+    the Hub repository.
     """
 
     publisher: str
@@ -72,6 +73,7 @@ class Recipe(Struct, frozen=True):
     quants: tuple[str, ...]
     types: dict[str, str]
     source: str
+    pure: bool = False
 
 
 class Format(Struct, frozen=True):
@@ -648,7 +650,9 @@ def _own_types(model: Model, quant: str, table: Quantizations) -> dict[str, str]
 
 
 def _mix(model: Model, quant: str, table: Quantizations) -> Mix | None:
-    return table.own_mixes.get(model.architecture or "", {}).get(quant) or table.mixes.get(quant)
+    mix = table.own_mixes.get(model.architecture or "", {}).get(quant) or table.mixes.get(quant)
+    recipe = table.recipe(model, quant)
+    return Mix(base=mix.base, output=mix.base) if mix is not None and recipe is not None and recipe.pure else mix
 
 
 def store(model: Model, quant: str, table: Quantizations) -> Stored:

@@ -101,3 +101,15 @@ def test_values_that_a_recipe_types_are_not_counted_by_the_mix(catalog: Catalog,
     assert theirs.shape is not None
     full = [index for index, layer in enumerate(theirs.shape.each_layer()) if hasattr(layer.mixer, "n_heads")]
     assert sum(found(index, "attn_v") == "q6_k" for index in full) == 5
+
+
+def test_a_pure_recipe_leaves_the_mix_nothing_to_choose(catalog: Catalog, quantizations: Quantizations) -> None:
+    """ggml-org's scripts quantise with --pure: what they do not name is Q4_K, in every layer."""
+    theirs = resolve("ggml-org/Qwen3.6-35B-A3B-GGUF", catalog)
+    found = type_of(theirs, "Q4_K_M", quantizations)
+    layers = range(theirs.shape.n_layers if theirs.shape else 0)
+    assert {found(index, "ffn_down_exps") for index in layers} == {"q4_k"}
+    assert {found(index, "ffn_down_shexp") for index in layers} == {"q8_0"}
+    plain, pure = (weights(model, "Q4_K_M", quantizations) for model in (resolve("qwen3.6-35b-a3b", catalog), theirs))
+    assert pure.total < plain.total
+    assert (pure.token_embedding, pure.output > plain.output) == (plain.token_embedding, True)
