@@ -38,7 +38,9 @@ class Traits(Struct, frozen=True):
     at all (not in diffusion models). ``embedding_norm``: the embedding has a norm, plain or weighted.
     ``fused_experts``: gate and up in one tensor. ``divides_shared_gate``: Qwen2-MoE's spelling of a sigmoid.
     ``repeats_delta_heads``: Qwen3-Next. ``gates_latent``: latent attention has a gate per head; ``full_rank_delta``:
-    decay and gate of Kimi delta attention are one matrix each. ``late``: all rows go through the last layer and stay:
+    decay and gate of Kimi delta attention are one matrix each; ``bounded_decay``: its decay has a lower bound.
+    ``bends_gate``: gated units bend both branches by tanh. ``rotates_index``: the indexer's Q and K are rotated;
+    ``sparse_blocks``: layers with an indexer see blocks of it. ``late``: all rows go through the last layer and stay:
     the normed or the raw state. ``pooling``: of an embedding model, where the shape does not say: cls or mean.
     ``family``: whose graph it is.
     """
@@ -80,6 +82,10 @@ class Traits(Struct, frozen=True):
     repeats_delta_heads: bool = False
     gates_latent: bool = False
     full_rank_delta: bool = False
+    bounded_decay: bool = False
+    bends_gate: bool = False
+    rotates_index: bool = True
+    sparse_blocks: bool = False
     anchored: bool = False
     late: str = ""
     pooling: str = "cls"
@@ -201,6 +207,7 @@ ARCHITECTURES: dict[str, Traits] = {
     "bailingmoe2": replace(_SIGMOID, qkv="fused"),
     "hy_v3": replace(_SIGMOID, late="normed"),
     "minimax-m2": Traits(qkv="flat", gating="sigmoid"),
+    "minimax-m3": replace(_SIGMOID, sparse_blocks=True),
     "mellum": Traits(windows=True),
     "afmoe": Traits(
         post_norm=True, post_norm_first=True, scaled_embedding=True, windows=True, rope="three_of_four",
@@ -221,7 +228,12 @@ ARCHITECTURES: dict[str, Traits] = {
     **_same("deepseek2 mistral4", _DEEPSEEK),
     **_same("deepseek32 glm-dsa", _DEEPSEEK),
     "kimi-linear": Traits(anchored=True, rope="none", gating="sigmoid", scales_weights=True),
-    "bailingmoe3": replace(_SIGMOID, gates_latent=True, full_rank_delta=True, late="normed"),
+    "bailingmoe3": replace(_SIGMOID, gates_latent=True, full_rank_delta=True, bounded_decay=True, late="normed"),
+    "kimi-k3": Traits(
+        anchored=True, rope="none", gating="sigmoid", normalises_weights=None, scales_weights=True,
+        bounded_decay=True, bends_gate=True, family="kimi_k3",
+    ),
+    "hy_v4": replace(_SIGMOID, rotates_index=False, family="hy_v4"),
     "minimax-01": Traits(normed_residual=True),
     "mamba": Traits(positions=0),
     "mamba2": Traits(positions=0),

@@ -107,7 +107,7 @@ def cached_attention(
     k_cache, v_cache = g.cache(il, spec, inputs.cells)
     if k is not None and v is not None:
         g.expand(g.write("SET_ROWS", k_cache, merged_heads(g, k), inputs.k_rows, k_cache))
-        g.expand(_write_v(g, v, v_cache, inputs))
+        g.expand(write_v(g, v, v_cache, inputs))
     v_dim = spec.v_head_dim or spec.head_dim
     keys = g.cache_view(k_cache, spec.head_dim, spec.n_kv_heads, inputs.cells)
     view = g.cache_view if g.flash else g.transposed_cache_view
@@ -136,7 +136,8 @@ def merged_heads(g: ModelGraph, x: Tensor) -> Tensor:
     return g.view(x, (x.ne[0] * x.ne[1], x.ne[2]), (x.nb()[2],))
 
 
-def _write_v(g: ModelGraph, v: Tensor, cache: Tensor, inputs: CacheInputs) -> Tensor:
+def write_v(g: ModelGraph, v: Tensor, cache: Tensor, inputs: CacheInputs) -> Tensor:
+    """V into its cache; without flash attention transposed."""
     if g.flash:
         return g.write("SET_ROWS", cache, merged_heads(g, v), inputs.v_rows, cache)
     width = v.ne[0] * v.ne[1]
@@ -232,10 +233,17 @@ def latent_attention(g: ModelGraph, il: int, x: Tensor, spec: LatentAttention, i
         g.expand(tensor)
     keys, values = latent_cache(g, il, k_full, spec, inputs)
     y = attend(g, il, q_full, keys, values, inputs.mask, decompress=spec.v_head_dim)
+    return gated_output(g, il, x, y, spec)
+
+
+def gated_output(g: ModelGraph, il: int, x: Tensor, y: Tensor, spec: LatentAttention) -> Tensor:
+    """The output projection of latent attention, behind a gate per head or per element."""
     if g.traits.gates_latent:
         gate = g.unary(g.reshape(g.matmul(il, "attn_gate", spec.n_heads, x), 1, spec.n_heads, g.tokens))
         y = g.mul(g.reshape(y, spec.v_head_dim, spec.n_heads, g.tokens), gate)
         y = g.cont(y, spec.v_head_dim * spec.n_heads, g.tokens)
+    elif spec.gate == "full":
+        y = g.mul(y, g.unary(g.matmul(il, "attn_gate", spec.v_head_dim * spec.n_heads, x)))
     return g.matmul(il, "attn_output", g.d, y)
 
 

@@ -13,8 +13,9 @@ from fitcheck.estimate.graph.attention import (
     doubled_q_attention,
     latent_attention,
 )
+from fitcheck.estimate.graph.blocks import BlockInputs, block_attention
 from fitcheck.estimate.graph.feed_forward import feed_forward
-from fitcheck.estimate.graph.model import ModelGraph, UnknownGraphError, attention_of, expect
+from fitcheck.estimate.graph.model import CacheInputs, ModelGraph, UnknownGraphError, attention_of, expect
 from fitcheck.estimate.graph.recurrent import (
     DecayInputs,
     StateInputs,
@@ -59,6 +60,9 @@ class Decoder:
             (mixer.indexer for mixer in mixers if isinstance(mixer, LatentAttention) and mixer.indexer), None
         )
         self.indexing = IndexerInputs(g, indexer) if indexer else None
+        whole = self.caches.get(False)
+        sparse = g.traits.sparse_blocks and g.flash and g.streams == g.sequences
+        self.blocks = BlockInputs(g, whole) if sparse and isinstance(whole, CacheInputs) else None
         linear = next((mixer for mixer in mixers if isinstance(mixer, LightningAttention)), None)
         self.decays = DecayInputs(g, linear.n_heads) if linear else None
         self.output_rows = g.input("i32", g.outputs)
@@ -149,6 +153,8 @@ class Decoder:
 
     def _mix(self, il: int, x: Tensor, mixer: Mixer) -> Tensor:
         g = self.g
+        if isinstance(mixer, Attention) and self.blocks is not None and mixer.extra_params:
+            return block_attention(g, il, x, mixer, self.blocks)
         if isinstance(mixer, Attention):
             attend = doubled_q_attention if mixer.gate == "q_double" else attention
             return attend(g, il, x, mixer, self.caches)

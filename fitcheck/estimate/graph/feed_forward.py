@@ -37,7 +37,7 @@ def dense(
     else:
         up = g.linear(il, f"ffn_up{suffix}", width, x, bias)
         if gated:
-            y = g.glu(g.linear(il, f"ffn_gate{suffix}", width, x, bias), up)
+            y = gated_unit(g, g.linear(il, f"ffn_gate{suffix}", width, x, bias), up)
         else:
             y = g.unary(up)
             if g.traits.squares:
@@ -45,6 +45,14 @@ def dense(
     if g.traits.sub_norms:
         y = g.norm(y, il, "ffn_sub_norm")
     return g.linear(il, f"ffn_down{suffix}", g.d, y, bias)
+
+
+def gated_unit(g: ModelGraph, gate: Tensor, up: Tensor) -> Tensor:
+    """The activation of a gated block: one operation, but for Kimi K3, which bends both branches by tanh."""
+    if not g.traits.bends_gate:
+        return g.glu(gate, up)
+    bent = g.mul(g.scale(g.unary(g.scale(gate))), g.unary(gate))
+    return g.mul(bent, g.scale(g.unary(g.scale(up))))
 
 
 def shared_expert(g: ModelGraph, il: int, x: Tensor, spec: MixtureOfExperts) -> Tensor:
@@ -58,10 +66,12 @@ def shared_expert(g: ModelGraph, il: int, x: Tensor, spec: MixtureOfExperts) -> 
 
 
 def latent_experts(g: ModelGraph, il: int, x: Tensor, spec: MixtureOfExperts) -> Tensor:
-    """Experts that work in a smaller space (Nemotron 3)."""
+    """Experts that work in a smaller space (Nemotron 3, Kimi K3)."""
     assert spec.latent is not None
     logits = g.matmul(il, "ffn_gate_inp", spec.n_experts, x, "f32")
     y = experts(g, il, g.matmul(il, "ffn_latent_down", spec.latent, x), spec, logits)
+    if spec.latent_norm:
+        y = g.norm(y, il, "ffn_latent_norm")
     return g.matmul(il, "ffn_latent_up", g.d, y)
 
 
@@ -150,7 +160,7 @@ def _activated(g: ModelGraph, il: int, x: Tensor, chosen: Tensor, spec: MixtureO
         return g.same("SQR", up) if g.traits.squares else up
     gate = _expert_matmul(g, il, "ffn_gate_exps", width, x, chosen, spec)
     gate = _expert_bias(g, il, "ffn_gate_exps", gate, chosen, spec)
-    return g.glu(gate, up)
+    return gated_unit(g, gate, up)
 
 
 def _expert_device(g: ModelGraph, il: int) -> int:

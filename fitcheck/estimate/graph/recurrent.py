@@ -227,8 +227,9 @@ def kimi_delta(g: ModelGraph, il: int, x: Tensor, spec: KimiDelta, inputs: State
     out = g.cont(g.view(y, (head, heads, tokens, n), (4 * head, 4 * d_inner, 4 * d_inner * tokens)))
     renewed = g.view(y, (head, head, heads, n), (4 * head, 4 * head * head, 4 * state_size))
     g.expand(g.write("CPY", g.view(memory, (state_size, n), (memory.nb()[1],)), renewed))
-    gate = g.matmul(il, "ssm_g_a", d_inner if g.traits.full_rank_delta else head, x)
-    if not g.traits.full_rank_delta:
+    full = g.traits.full_rank_delta or spec.full_rank_gate
+    gate = g.matmul(il, "ssm_g_a", d_inner if full else head, x)
+    if not full:
         gate = g.matmul(il, "ssm_g_b", d_inner, gate)
     gate = g.unary(g.reshape(gate, head, heads, tokens * n))
     out = g.rms_norm(g.reshape(out, head, heads, tokens * n), il, "ssm_norm")
@@ -254,15 +255,16 @@ def _kimi_convolution(
 
 def _kimi_decay(g: ModelGraph, il: int, x: Tensor, spec: KimiDelta) -> Tensor:
     heads, head = spec.n_heads, spec.head_dim
-    full = g.traits.full_rank_delta
+    full = g.traits.full_rank_delta or spec.full_rank_decay
+    bounded = g.traits.bounded_decay
     decay = g.matmul(il, "ssm_f_a", heads * head if full else head, x)
     if not full:
         decay = g.matmul(il, "ssm_f_b", heads * head, decay)
     decay = g.vector("ADD", il, "ssm_dt", decay)
-    if not full:
+    if not bounded:
         decay = g.unary(decay)
     decay = g.op("MUL", "f32", (head, heads, g.tokens), g.reshape(decay, head, heads, g.tokens))
-    if full:
+    if bounded:
         decay = g.scale(g.unary(decay))
     return g.reshape(decay, head, heads, g.sequence_tokens, g.sequences)
 

@@ -9,6 +9,7 @@ from fitcheck.estimate.graph.attention import (
     LatentInputs,
     attend,
     compressed_q_and_k,
+    gated_output,
     latent_cache,
     latent_q,
     merged_heads,
@@ -45,7 +46,7 @@ def sparse_latent_attention(
     keys, values = latent_cache(g, il, k_full, spec, inputs)
     mask = _mask(g, inputs.mask, expect(indexing.chosen, Tensor))
     y = attend(g, il, q_full, keys, values, mask, decompress=spec.v_head_dim)
-    return g.matmul(il, "attn_output", g.d, y)
+    return gated_output(g, il, x, y, spec)
 
 
 def _chosen(g: ModelGraph, il: int, x: Tensor, low: Tensor, spec: Indexer, inputs: IndexerInputs) -> Tensor:
@@ -55,7 +56,8 @@ def _chosen(g: ModelGraph, il: int, x: Tensor, low: Tensor, spec: Indexer, input
     k = g.same("NORM", g.matmul(il, "indexer.attn_k", head, x))
     k = g.vector("ADD", il, "indexer.k_norm", g.vector("MUL", il, "indexer.k_norm", k))
     q, k = rope(g, q), rope(g, g.reshape(k, head, 1, g.tokens))
-    q, k = g.product(inputs.rotation, q), g.product(inputs.rotation, k)
+    if g.traits.rotates_index:
+        q, k = g.product(inputs.rotation, q), g.product(inputs.rotation, k)
     cache = g.stored(g.kv_type_k, g.layer_devices[il], head, g.cells, streams)
     g.expand(g.write("SET_ROWS", cache, merged_heads(g, k), inputs.rows, cache))
     weights = g.matmul(il, "indexer.proj", heads, x)

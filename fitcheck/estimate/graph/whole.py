@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from fitcheck.estimate.graph.architectures import ARCHITECTURES
 from fitcheck.estimate.graph.decoder import Decoder
@@ -10,6 +10,7 @@ from fitcheck.estimate.graph.encoder import Encoder
 from fitcheck.estimate.graph.gemma import Gemma3n, Gemma4
 from fitcheck.estimate.graph.model import ModelGraph, UnknownGraphError
 from fitcheck.estimate.graph.planner import CUDA_RULES, METAL_RULES, plan
+from fitcheck.estimate.graph.streams import HunyuanV4, KimiK3
 from fitcheck.estimate.graph.tensors import HOST
 from fitcheck.types import Backend
 
@@ -17,11 +18,22 @@ if TYPE_CHECKING:
     from fitcheck.estimate.buffers import BufferQuestion
 
 LARGEST = 4  # copied weights that may be the largest, depending on their types
-_BUILDERS: dict[str, type[Decoder] | type[Encoder] | type[Gemma3n] | type[Gemma4]] = {
+
+
+class _Builder(Protocol):
+    def __init__(self, g: ModelGraph) -> None: ...
+
+    def build(self) -> None:
+        """Build the whole graph."""
+
+
+_BUILDERS: dict[str, type[_Builder]] = {
     "decoder": Decoder,
     "encoder": Encoder,
     "gemma3n": Gemma3n,
     "gemma4": Gemma4,
+    "hy_v4": HunyuanV4,
+    "kimi_k3": KimiK3,
 }
 
 
