@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from fitcheck.estimate.speed_model import Term
 
-HUBER = 0.10  # residuals of ln t beyond this count linearly, not squared
+HUBER = 0.07  # residuals of ln t beyond this count linearly, not squared
 NOISE = 0.15  # sd of ln t of one observation of weight 1, against which priors count
 
 
@@ -40,7 +40,9 @@ class Prior(NamedTuple):
 Priors = Callable[[str], Prior]
 
 
-def fit(observations: Sequence[Observation], priors: Priors, iterations: int = 12) -> dict[str, float]:
+def fit(
+    observations: Sequence[Observation], priors: Priors, iterations: int = 12, huber: float = HUBER
+) -> dict[str, float]:
     """The parameters (factors as such, exponents as such) that explain the observations best, sorted by key."""
     names = sorted({name for row in observations for name in _names(row)})
     index = {name: i for i, name in enumerate(names)}
@@ -50,7 +52,7 @@ def fit(observations: Sequence[Observation], priors: Priors, iterations: int = 1
     rows = [_compile(row, index) for row in observations]
     previous = float("inf")
     for _ in range(iterations):
-        matrix, gradient, cost = _normal_equations(rows, x, means, prior)
+        matrix, gradient, cost = _normal_equations(rows, x, means, prior, huber)
         step = solve(matrix, gradient)
         x = [value - max(-1.0, min(1.0, delta)) for value, delta in zip(x, step, strict=True)]
         if abs(previous - cost) < 1e-4 * abs(cost):
@@ -83,7 +85,7 @@ def _compile(row: Observation, index: dict[str, int]) -> _Row:
 
 
 def _normal_equations(
-    rows: list[_Row], x: list[float], means: list[float], prior: list[Prior]
+    rows: list[_Row], x: list[float], means: list[float], prior: list[Prior], huber: float
 ) -> tuple[list[list[float]], list[float], float]:
     n = len(x)
     matrix = [[0.0] * n for _ in range(n)]
@@ -102,9 +104,9 @@ def _normal_equations(
             for i, c in coefficients:
                 slope[i] = slope.get(i, 0.0) + c * value / total
         residual = log(total) - row.ln_seconds
-        root = sqrt(1.0 + (residual / HUBER) ** 2)
+        root = sqrt(1.0 + (residual / huber) ** 2)
         weight = row.weight / root
-        cost += row.weight * HUBER**2 * (root - 1.0)
+        cost += row.weight * huber**2 * (root - 1.0)
         items = sorted(slope.items())
         for i, a in items:
             gradient[i] += weight * a * residual

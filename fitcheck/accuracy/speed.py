@@ -49,7 +49,8 @@ class Goal(NamedTuple):
     source_near: float | None = None
 
 
-def _gpu(row: Measured) -> bool:
+def is_gpu(row: Measured) -> bool:
+    """Whether a card or unified memory computed it, with an engine of today."""
     return kind(row) not in ("cpu", "llamafile")
 
 
@@ -58,15 +59,15 @@ def _of(*kinds: str) -> Chosen:
 
 
 DECODE = (
-    Goal("GPU and unified", _gpu, 0.09, 0.82, 0.13, 0.67),
-    Goal("llama-bench grade", lambda row: _gpu(row) and row.grade == "A", 0.095, 0.83),
-    Goal("mixture of experts", lambda row: _gpu(row) and row.is_moe, 0.14),
+    Goal("GPU and unified", is_gpu, 0.09, 0.82, 0.13, 0.67),
+    Goal("llama-bench grade", lambda row: is_gpu(row) and row.grade == "A", 0.095, 0.83),
+    Goal("mixture of experts", lambda row: is_gpu(row) and row.is_moe, 0.14),
     *(Goal(name, _of(name)) for name in ("cuda", "rocm", "vulkan", "metal", "mlx", "vllm", "exllama", "mlc")),
     Goal("llamafile on GPU", _of("llamafile")),
     Goal("cpu, RAM speed stated", lambda row: row.on_cpu and row.stated, 0.25),
     Goal("cpu, RAM speed assumed", lambda row: row.on_cpu and not row.stated, 0.31),
 )
-UNSEEN = (Goal("hardware left out", _gpu, 0.12, 0.80),)
+UNSEEN = (Goal("hardware left out", is_gpu, 0.12, 0.80),)
 PREFILL = (
     Goal("cuda and metal", _of("cuda", "metal"), 0.19, 0.68),
     *(Goal(name, _of(name)) for name in ("cuda", "metal")),
@@ -163,14 +164,15 @@ def _print_scores(title: str, outcomes: Sequence[Outcome], goals: Sequence[Goal]
         ]
         asked = ", ".join(f"{'<=' if i % 2 == 0 else '>='} {v:.1%}" for i, v in enumerate(wanted) if v is not None)
         verdict = "" if not asked else "  ok" if all(met) else "  MISSED"
-        print(f"  {goal.name:32}{_columns(found)}   {asked}{verdict}")
+        print(f"  {goal.name:32}{columns(found)}   {asked}{verdict}")
         if not all(met):
-            misses.append(f"{title.lower()}, {goal.name}: {_columns(found).strip()}, required {asked}")
+            misses.append(f"{title.lower()}, {goal.name}: {columns(found).strip()}, required {asked}")
     print()
     return misses
 
 
-def _columns(found: Score) -> str:
+def columns(found: Score) -> str:
+    """A score as a line of a table."""
     return (
         f"{found.cells:6} {found.cell_error:7.1%} {found.cell_near:6.0%}"
         f" {found.sources:8} {found.source_error:7.1%} {found.source_near:6.0%}"
@@ -214,7 +216,7 @@ def _print_intervals(test: str, outcomes: Sequence[Outcome], model: SpeedModel) 
 
 def _print_peers(outcomes: Sequence[Outcome]) -> None:
     print(f"{'PEERS, decode, GPU and unified':34}  cells   error  share   sources  error  share")
-    gpu = [item for item in outcomes if _gpu(item.row)]
+    gpu = [item for item in outcomes if is_gpu(item.row)]
     said: dict[str, Callable[[Outcome], float]] = {
         "fitcheck": lambda item: item.error,
         "llmfit: bandwidth / size x 0.55": lambda item: log(peers.llmfit(item.row) / item.row.tokens_per_s),
@@ -223,7 +225,7 @@ def _print_peers(outcomes: Sequence[Outcome]) -> None:
     for name, error in said.items():
         found = score((item.row, error(item)) for item in gpu)
         assert found is not None
-        print(f"  {name:32}{_columns(found)}")
+        print(f"  {name:32}{columns(found)}")
     print()
 
 
@@ -276,18 +278,18 @@ def _print_ablation(rows: Sequence[Measured], model: SpeedModel) -> None:
     """Each ingredient taken out and the rest fitted anew."""
     gpu = [row for row in rows if not row.on_cpu]
     print(f"{'WITHOUT':38}  decode: cells, sources        prefill, cuda and metal")
-    groups = {"decode": _gpu, "prefill": _of("cuda", "metal")}
+    groups = {"decode": is_gpu, "prefill": _of("cuda", "metal")}
     for name, prefixes in {"(nothing)": (), **INGREDIENTS}.items():
-        columns = [_column(name, prefixes, gpu, model, test, chosen) for test, chosen in groups.items()]
-        print(f"  {name:36}  {'   '.join(columns)}", flush=True)
+        both = [_column(name, prefixes, gpu, model, test, chosen) for test, chosen in groups.items()]
+        print(f"  {name:36}  {'   '.join(both)}", flush=True)
     print(f"\n{'WITHOUT, on processors':38}  RAM speed stated              assumed")
     cpu = [row for row in rows if row.on_cpu]
     for name, prefixes in {"(nothing)": (), **ON_CPU}.items():
-        columns = [
+        both = [
             _column(name, prefixes, cpu, model, "decode", chosen)
             for chosen in (lambda row: row.stated, lambda row: not row.stated)
         ]
-        print(f"  {name:36}  {'   '.join(columns)}", flush=True)
+        print(f"  {name:36}  {'   '.join(both)}", flush=True)
     print()
 
 

@@ -12,7 +12,7 @@ from math import log
 from typing import NamedTuple
 
 from fitcheck.accuracy.measurements import Measured
-from fitcheck.accuracy.regression import Observation, Prior, fit
+from fitcheck.accuracy.regression import HUBER, Observation, Prior, fit
 from fitcheck.estimate.speed_model import SpeedModel, Term, total_seconds
 from fitcheck.types import Backend
 
@@ -39,7 +39,11 @@ def weights(rows: Sequence[Measured]) -> list[float]:
 
 
 def fitted(
-    rows: Sequence[Measured], terms: Sequence[Sequence[Term]], counts: Sequence[float], model: SpeedModel
+    rows: Sequence[Measured],
+    terms: Sequence[Sequence[Term]],
+    counts: Sequence[float],
+    model: SpeedModel,
+    huber: float = HUBER,
 ) -> dict[str, float]:
     """The parameters that occur in the terms, from the rows that train."""
 
@@ -52,7 +56,7 @@ def fitted(
         for row, row_terms, count in zip(rows, terms, counts, strict=True)
         if row.trains
     ]
-    return fit(observations, prior)
+    return fit(observations, prior, huber=huber)
 
 
 def base_parameters(model: SpeedModel) -> dict[str, float]:
@@ -73,6 +77,7 @@ def left_out(
     model: SpeedModel,
     group: Callable[[Measured], str],
     terms_of: Callable[[Measured], Sequence[Term]] | None = None,
+    huber: float = HUBER,
 ) -> list[Outcome]:
     """Every row predicted by parameters that were fitted without its fold. ``group`` names what is left out whole."""
     terms = [terms_of(row) if terms_of else row.terms(model) for row in rows]
@@ -83,7 +88,7 @@ def left_out(
     for fold in sorted(set(fold_of.values())):
         inside = [fold_of[group(row)] == fold for row in rows]
         keep = [i for i, is_inside in enumerate(inside) if not is_inside]
-        found = fitted([rows[i] for i in keep], [terms[i] for i in keep], [counts[i] for i in keep], model)
+        found = fitted([rows[i] for i in keep], [terms[i] for i in keep], [counts[i] for i in keep], model, huber)
         parameters = {**base, **found}
         for row, row_terms, is_inside in zip(rows, terms, inside, strict=True):
             if is_inside:
