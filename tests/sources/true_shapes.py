@@ -417,8 +417,8 @@ def _attention(arch: str, hidden: int, a: Attention) -> Rows:
         yield "attn_output.bias", (hidden,)
     if a.gate in ("full", "per_head"):
         yield "attn_gate.weight", (hidden, a.n_heads * value if a.gate == "full" else a.n_heads)
-    if a.qk_norm:
-        per_head = a.qk_norm == "per_head"
+    if a.qk_norm or arch == "muse-glimmer":  # whose converter makes them up
+        per_head = a.qk_norm != "full"
         yield "attn_q_norm.weight", (a.head_dim if per_head else widths["q"],)
         if has_kv:
             yield "attn_k_norm.weight", (a.head_dim if per_head else widths["k"],)
