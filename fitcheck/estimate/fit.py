@@ -89,7 +89,7 @@ class Estimator:
         self._shapes: dict[str, Shape] = {}
         self._flash: dict[tuple[str, ...], bool] = {}
         self._caches: dict[tuple[str, CacheSettings], Caches] = {}
-        self._loads: dict[tuple[str, str, CacheSettings], Load] = {}
+        self._loads: dict[tuple[str, str, CacheSettings, str], Load] = {}
         self._tabled: dict[tuple[object, ...], Compute | None] = {}
         self._plans: dict[tuple[object, ...], Compute] = {}
         self._places: dict[tuple[str, str, str, int, Request], tuple[Machine, Candidate]] = {}
@@ -188,7 +188,7 @@ class Estimator:
         shape = self._shape(model)
         gpus = self._usable_gpus(machine, runtime, row)
         flash = self._flash_attention(_name(model), request, shape, gpus, row)
-        load = self._load(model, quant, request, flash, row.context_step)
+        load = self._load(model, quant, request, flash, row)
         compute: Callable[[Split], Compute]
         plan: Callable[[Split], Compute] | None = None
         if row.memory == engines.LLAMA_CPP:
@@ -197,7 +197,7 @@ class Estimator:
         else:
             from fitcheck.estimate.engines import activations
 
-            compute = activations(shape, row, request.parallel)
+            compute = activations(shape, row, request, context_of(model, request))
         return Ground(
             load=load,
             gpus=gpus,
@@ -284,11 +284,11 @@ class Estimator:
             found = self._shapes[name] = stored_shape(model, self._tables.quantizations)
         return found
 
-    def _load(self, model: Model, quant: str, request: Request, flash: bool, step: int) -> Load:
+    def _load(self, model: Model, quant: str, request: Request, flash: bool, row: Runtime) -> Load:
         shape = self._shape(model)
-        settings = cache_settings(model, request, None if flash else widest_value(shape), step)
+        settings = cache_settings(model, request, None if flash else widest_value(shape), row.context_step)
         name = _name(model)
-        key = (name, quant, settings)
+        key = (name, quant, settings, row.memory)
         found = self._loads.get(key)
         if found is None:
             caches = self._caches.get((name, settings))
@@ -296,7 +296,12 @@ class Estimator:
                 table = self._tables.quantizations
                 caches = caches_of(shape, settings, table, table.layout(model.architecture))
                 self._caches[name, settings] = caches
-            found = self._loads[key] = load_of(self.stored(model, quant), caches)
+            stored = self.stored(model, quant)
+            if row.memory != engines.LLAMA_CPP:
+                from fitcheck.estimate.engines import beside_the_layers
+
+                stored = beside_the_layers(stored)
+            found = self._loads[key] = load_of(stored, caches)
         return found
 
     def _compute(
@@ -358,9 +363,8 @@ class Estimator:
         key = (id(machine), name)
         found = self._gpus.get(key)
         if found is None or found[0] is not machine:
-            reserve = row.reserve_bytes
-            overheads = {backend: over.bytes + reserve for backend, over in self._tables.runtimes.overheads.items()}
-            gpus = gpus_of(machine, row.backends, overheads)
+            overheads = self._tables.runtimes.overheads
+            gpus = gpus_of(machine, row.backends, lambda backend, card: row.reserve_bytes + overheads[backend].on(card))
             if row.utilization < 1:
                 from fitcheck.estimate.engines import share_of
 

@@ -141,7 +141,9 @@ class Ground(NamedTuple):
         return bool(self.gpus) and self.gpus[0].card.unified
 
 
-def gpus_of(machine: Machine, backends: tuple[Backend, ...], overheads: dict[str, int]) -> tuple[Gpu, ...]:
+def gpus_of(
+    machine: Machine, backends: tuple[Backend, ...], overhead_of: Callable[[Backend, Accelerator], int]
+) -> tuple[Gpu, ...]:
     """The accelerators that count: usable, with a backend of the runtime; the largest first. A GPU with unified memory
     counts where there is no other.
     """
@@ -149,7 +151,8 @@ def gpus_of(machine: Machine, backends: tuple[Backend, ...], overheads: dict[str
     for card in machine.accelerators:
         backend = next((b for b in card.backends if b in backends), None)
         if card.usable and backend is not None:
-            found.append(Gpu(f"gpu{card.index}", card.pool.usable_bytes, overheads[backend.value], backend, card))
+            overhead = overhead_of(backend, card)
+            found.append(Gpu(f"gpu{card.index}", card.pool.usable_bytes, overhead, backend, card))
     discrete = sorted((gpu for gpu in found if not gpu.card.unified), key=lambda gpu: -gpu.room_bytes)
     return tuple(discrete) or tuple(found[:1])
 
@@ -355,8 +358,7 @@ def _shared_by(ground: Ground, count: int) -> Candidate:
     load = ground.load
     split = Split(PlacementKind.GPU, load.n_layers + 1, 0, (0, *[load.n_layers] * count), count)
     body, compute = load.all_layers, ground.compute(split)
-    weights = body.gpu_dense + body.gpu_experts + load.embedding + load.first_layer.gpu
-    weights += (load.output if load.second_copy else load.beside_output).gpu
+    weights = body.gpu_dense + body.gpu_experts + load.first_layer.gpu + load.output.gpu
     experts = body.has_experts
     uses = tuple(
         Use(

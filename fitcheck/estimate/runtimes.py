@@ -5,10 +5,12 @@ from __future__ import annotations
 from msgspec import Struct
 
 from fitcheck.errors import FitcheckError
-from fitcheck.types import Attention, Backend, LatentAttention, Machine, Model, ParallelMixers, Shape
+from fitcheck.types import Accelerator, Attention, Backend, LatentAttention, Machine, Model, ParallelMixers, Shape
 
 LLAMA_CPP = "llama.cpp"
 VLLM = "vllm"
+USUAL_THREADS = 1536  # resident threads per streaming multiprocessor of most generations
+UNKNOWN_CORES = 128
 
 
 class Runtime(Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,11 +43,22 @@ class Runtime(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Overhead(Struct, frozen=True):
-    """Bytes that a backend takes per process and device, outside of what the engine allocates itself."""
+    """Bytes that a backend takes per process and device, outside of what the engine allocates itself.
+
+    A driver keeps local memory for every thread that can be resident at once, so the context of a large GPU is larger:
+    ``bytes_per_thread`` times the cores (``Accelerator.cores``) times ``threads_per_core`` by compute capability.
+    """
 
     bytes: int
     note: str
     source: str
+    bytes_per_thread: int = 0
+    threads_per_core: dict[str, int] = {}
+
+    def on(self, card: Accelerator) -> int:
+        """Bytes on one accelerator; one whose cores are not known counts as a large one."""
+        threads = self.threads_per_core.get(card.compute_capability or "", USUAL_THREADS)
+        return self.bytes + self.bytes_per_thread * threads * (card.cores or UNKNOWN_CORES)
 
 
 class Runtimes(Struct, frozen=True):
