@@ -132,9 +132,17 @@ def _card_of_device(host: Host, device: DisplayDevice, names: dict[tuple[str, st
         link=link_of(host, device),
         driver=device.driver or None,
         uuid=(host.read_text(f"{device.folder}/unique_id", 64) or "").strip() or None,
+        partition=_partition_modes(host, device),
         trouble=problem_of_access(host, device, ("amdgpu",)),
         source=device.folder,
     )
+
+
+def _partition_modes(host: Host, device: DisplayDevice) -> str | None:
+    """How the compute dies and the memory of an Instinct card are divided ("CPX/NPS4"), None where they are not."""
+    names = (f"{device.folder}/current_{what}_partition" for what in ("compute", "memory"))
+    modes = [clean(host.read_text(name, 64) or "", 8) for name in names]
+    return "/".join(mode for mode in modes if mode) if modes[0] not in ("", "SPX") else None
 
 
 def _fastest_mhz(text: str | None) -> int | None:
@@ -210,19 +218,22 @@ def _is_partitioned(node: Node) -> bool:
 
 
 def _partitions(card: _Card, nodes: list[Node]) -> Iterator[_Card]:
-    """One card per node: the whole, or its parts, each with its share of memory and bandwidth."""
+    """One card per node: the whole, or its parts. Parts have their share of memory and of the bandwidth, which the
+    kernel reports of the whole; what is in use is counted for the whole and taken to be spread evenly."""
     from msgspec.structs import replace
 
+    split = len(nodes) > 1
+    used = card.vram_used_bytes // len(nodes) if card.vram_used_bytes else card.vram_used_bytes
     for node in nodes:
-        split = len(nodes) > 1
         yield replace(
             card,
             vram_bytes=node.memory_bytes or None if split or not card.vram_bytes else card.vram_bytes,
+            vram_used_bytes=used,
             target=node.target,
             compute_units=node.compute_units,
             bus_bits=node.bus_bits or None,
             memory_mhz=node.memory_mhz or card.memory_mhz,
-            partition=f"1/{len(nodes)}" if split else None,
+            partition=card.partition or f"1/{len(nodes)}" if split else None,
             parts=len(nodes),
         )
 

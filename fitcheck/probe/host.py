@@ -25,6 +25,7 @@ _LARGEST = 2**60  # nothing that a probe reads (bytes, kHz, counts) is larger; m
 #: ``query_<name>(*args)`` makes them. Results are JSON-able, so that a capture can replay them.
 QUERY_MODULES = {
     "nvml": "nvidia.nvml",  # -> {"driver": …, "cards": [{…}]} or {"error": code, "message": …}
+    "local_memory": "intel_calls",  # (driver, render node) -> {"bytes": …}, of an Intel card
     "disk": "disk",  # (path) -> {"total": bytes, "free": bytes}
     "memory": "ram",  # -> {"total": bytes, "available": bytes}, where there is no /proc/meminfo
     "modules": "memory_speed",  # -> {"MEMORY_DEVICE_0_CONFIGURED_SPEED_MTS": "5600", …}, where root may read it

@@ -1,6 +1,7 @@
 """Intel GPUs under Linux: Arc cards and the GPUs of Intel's processors, by the drivers xe and i915.
 
-Neither driver tells everybody how much memory a card has: newer kernels do in sysfs, else the table by PCI id says.
+Newer kernels tell in sysfs how much memory a card has, older ones who opens its render node; where neither does, the
+table by PCI id says.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ def find_cards(host: Host) -> Found:
     problems: list[Problem] = []
     evidence: list[Evidence] = []
     for device in devices:
-        row = find_gpu(rows, pci_id=device.pci_id, memory_bytes=_vram_bytes(host, device))
-        card, source = _accelerator(host, device, row)
+        vram = _vram_bytes(host, device, find_gpu(rows, pci_id=device.pci_id))
+        row = find_gpu(rows, pci_id=device.pci_id, memory_bytes=vram)
+        card, source = _accelerator(host, device, row, vram)
         accelerators.append(card)
         problems += _problems_of(device, card, row, problem_of_access(host, device, _DRIVERS))
         rate = f", {format_rate(card.pool.bandwidth.per_s)}" if card.pool.bandwidth else ""
@@ -51,8 +53,7 @@ def find_cards(host: Host) -> Found:
     return Found(accelerators=tuple(accelerators), problems=tuple(problems), evidence=tuple(evidence))
 
 
-def _accelerator(host: Host, device: DisplayDevice, row: GpuRow | None) -> tuple[Accelerator, str]:
-    vram = _vram_bytes(host, device)
+def _accelerator(host: Host, device: DisplayDevice, row: GpuRow | None, vram: int | None) -> tuple[Accelerator, str]:
     unified = row.unified if row else vram is None
     trouble = problem_of_access(host, device, _DRIVERS) or (TOO_SLOW if row and not row.helps else None)
     pool, source = _shared_pool(host, row) if unified else _own_pool(host, row, vram)
@@ -78,12 +79,23 @@ def _accelerator(host: Host, device: DisplayDevice, row: GpuRow | None) -> tuple
     return card, source or device.folder
 
 
-def _vram_bytes(host: Host, device: DisplayDevice) -> int | None:
-    """Local memory by the kernel: i915 in one file of the card, xe in one per tile."""
+def _vram_bytes(host: Host, device: DisplayDevice, row: GpuRow | None) -> int | None:
+    """Local memory by the kernel: i915 in one file of the card, xe in one per tile; else by the render node of what is
+    not known to be a part of a processor, since that wakes a card which sleeps."""
     total = to_int(host.read_text(f"/sys/class/drm/{device.card}/lmem_total_bytes", 64)) if device.card else None
     tiles = [name for name in host.list_dir(device.folder) if name.startswith("tile")][:_MOST_TILES]
     sizes = [to_int(host.read_text(f"{device.folder}/{tile}/physical_vram_size_bytes", 64)) for tile in tiles]
-    return total or sum(size for size in sizes if size) or None
+    told = total or sum(size for size in sizes if size) or None
+    return told if told or (row is not None and row.unified) else _queried_bytes(host, device)
+
+
+def _queried_bytes(host: Host, device: DisplayDevice) -> int | None:
+    """Local memory as the driver tells who may open the card's render node (group render, no root)."""
+    node = next((name for name in host.list_dir(f"{device.folder}/drm")[:16] if name.startswith("renderD")), None)
+    if node is None or device.driver not in _DRIVERS:
+        return None
+    answer = host.query("local_memory", device.driver, f"/dev/dri/{node}")
+    return to_int(answer.get("bytes")) or None if isinstance(answer, dict) else None
 
 
 def _own_pool(host: Host, row: GpuRow | None, vram: int | None) -> tuple[Pool, str]:

@@ -141,6 +141,35 @@ def test_partitions_are_devices_with_their_share() -> None:
     assert sum(rate_of(card)[0] for card in cards) == pytest.approx(5325, rel=0.001)
 
 
+def test_partitions_of_a_card_bear_their_mode_and_share_what_is_in_use() -> None:
+    files = card_files(
+        1,
+        "1002:74a1",
+        "0000:0a:00.0",
+        mem_info_vram_total=str(192 * GIB),
+        mem_info_vram_used=str(8 * GIB),
+        current_compute_partition="CPX",
+        current_memory_partition="NPS4",
+    )
+    for number in range(8):
+        files |= node_files(
+            number + 2,
+            24 * GIB,
+            8192,
+            1300,
+            simd_count=152,
+            gfx_target_version=90402,
+            device_id=0x74A1,
+            location_id=(0x0A << 8) + number,
+        )
+    cards = cards_of(files)
+    assert [(card.catalog_name, card.partition, card.cores) for card in cards] == [
+        ("AMD Instinct MI300X", "CPX/NPS4", 38)
+    ] * 8
+    assert {(card.pool.total_bytes, card.pool.free_bytes) for card in cards} == {(24 * GIB, 23 * GIB)}
+    assert sum(rate_of(card)[0] for card in cards) == pytest.approx(5325, rel=0.001)
+
+
 def test_two_cards_at_two_addresses_are_not_partitions() -> None:
     files = {}
     for number, bus in ((1, 0x19), (2, 0x1A)):

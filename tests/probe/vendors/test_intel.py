@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import struct
 
 import pytest
 
 from fitcheck.probe.capture import CaptureHost
+from fitcheck.probe.host import LiveHost
 from fitcheck.probe.intel import probe_intel
+from fitcheck.probe.intel_calls import Ioctl, local_regions
 from fitcheck.types import Accelerator, Backend
 
 GIB = 1024**3
@@ -98,3 +102,59 @@ def test_garbage_is_survived(garbage: bytes) -> None:
     files = files_of("8086:e20b", **{"tile0/physical_vram_size_bytes": "1", "max_link_speed": "1", "revision": "1"})
     for broken in files:
         probe_intel(CaptureHost(files | {broken: garbage}, os_name="linux"))
+
+
+def test_older_kernels_tell_the_memory_through_the_render_node() -> None:
+    files = files_of("8086:56a0", driver="i915", **{"drm/renderD129/dev": "226:129"})
+    queries = {"local_memory i915 /dev/dri/renderD129": {"bytes": 8547991552}}
+    card = card_of(files, queries=queries)
+    assert (card.name, card.pool.total_bytes) == ("Intel Arc A770 8GB", 8547991552)
+
+
+def test_a_processors_gpu_is_not_asked_for_memory_of_its_own() -> None:
+    files = files_of("8086:64a0", **{"drm/renderD128/dev": "226:128"}) | {"/proc/meminfo": MEMINFO}
+    assert card_of(files, queries={"local_memory xe /dev/dri/renderD128": {"bytes": 12 * GIB}}).unified
+
+
+REGIONS = ((0, 32 * GIB), (1, 6 * GIB), (1, 5 * GIB))  # class (1: the card's own), bytes
+
+
+def kernel(driver: str, regions: tuple[tuple[int, int], ...] = REGIONS) -> Ioctl:
+    """Answers as the driver does: the length of the list to who brings no room for it, then the list."""
+    header = struct.pack("<IIII" if driver == "i915" else "<II", len(regions), *([0] * (3 if driver == "i915" else 1)))
+    listed = header + b"".join(struct.pack("<HHIQ", kind, 0, 4096, size) + bytes(72) for kind, size in regions)
+
+    def ioctl(request: int, argument: bytearray) -> None:
+        if driver == "xe":
+            assert request == 3223872576 and len(argument) == 40
+            _, query, room, place = struct.unpack_from("<QIIQ", argument)
+            assert query == 1
+            struct.pack_into("<I", argument, 12, len(listed))
+        else:
+            assert request == 3222299769 and len(argument) == 16
+            items, _, item = struct.unpack_from("<IIQ", argument)
+            assert items == 1
+            query, room, _, place = struct.unpack("<QiIQ", ctypes.string_at(item, 24))
+            assert query == 4
+            ctypes.memmove(item + 8, struct.pack("<i", len(listed)), 4)
+        if room:
+            ctypes.memmove(place, listed, min(room, len(listed)))
+
+    return ioctl
+
+
+@pytest.mark.parametrize("driver", ["xe", "i915"])
+def test_only_the_cards_own_memory_counts(driver: str) -> None:
+    assert list(local_regions(driver, kernel(driver))) == [6 * GIB, 5 * GIB]
+    assert list(local_regions(driver, kernel(driver, ((0, GIB),)))) == []
+
+
+@pytest.mark.parametrize("driver", ["xe", "i915"])
+def test_a_driver_that_does_not_know_the_question_is_survived(driver: str) -> None:
+    def refuses(request: int, argument: bytearray) -> None:
+        raise OSError(22, "Invalid argument")
+
+    assert list(local_regions(driver, lambda request, argument: None)) == []
+    with pytest.raises(OSError, match="Invalid"):
+        list(local_regions(driver, refuses))
+    assert LiveHost().query("local_memory", driver, "/dev/null") is None
