@@ -5,7 +5,6 @@ One JSON file in the user's data folder. A row that this version cannot read is 
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -123,6 +122,8 @@ def _ref_of(bad: tuple[msgspec.Raw, str]) -> str:
 
 def _write(folder: Path, rows: list[Row], bad: list[tuple[msgspec.Raw, str]]) -> None:
     """Write the whole file beside the old one, then put it in its place."""
+    import tempfile  # takes longer to import than the rows take to read
+
     models = [msgspec.Raw(msgspec.json.encode(row)) for row in rows] + [raw for raw, _ in bad]
     data = msgspec.json.encode(_File(tuple(models)))
     try:
