@@ -83,8 +83,9 @@ def measure(plan: Plan) -> float | None:
     """Read bandwidth of all threads together, in bytes/s; None where this system has no such calls.
 
     Each chunk is timed by the clock of its thread's processor time, which stands still while other programs have the
-    processor, and each thread's quicker quarter counts: a busy machine is not taken for a slow one. Only a window of
-    the memory is mapped at a time, so that the process stays small.
+    processor: a busy machine is not taken for a slow one. Each thread's median counts, which a few chunks that were
+    still in a cache, or had the memory to themselves, do not move. Only a window of the memory is mapped at a time, so
+    that the process stays small.
     """
     import ctypes
     import mmap
@@ -133,10 +134,9 @@ def measure(plan: Plan) -> float | None:
         worker.join(timeout=2.0)
     if not any(worker.is_alive() for worker in workers):
         Thread(target=os.close, args=(memory,), daemon=True).start()  # the kernel takes milliseconds to free the pages
-    return sum(plan.chunk_bytes / quick for seconds in times if (quick := _quick_quarter(seconds)) > 0)
+    return sum(plan.chunk_bytes / usual for seconds in times if (usual := _median(seconds)) > 0)
 
 
-def _quick_quarter(values: list[float]) -> float:
-    """The value that a quarter of ``values`` stay below."""
+def _median(values: list[float]) -> float:
     ordered = sorted(values)
-    return ordered[len(ordered) // 4] if ordered else 0.0
+    return ordered[len(ordered) // 2] if ordered else 0.0
