@@ -72,7 +72,7 @@ class Session:
     def _look() -> Probing:
         from fitcheck.probe import begin
 
-        return begin(bandwidth=not _calibration_file().is_file())
+        return begin(bandwidth=not _has_calibration())
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -190,13 +190,15 @@ def _machine(on: str, ram: int | None, vram: int | None, bandwidth: float | None
     return pretend(on, ram_bytes=ram, vram_bytes=vram, bandwidth_per_s=bandwidth)
 
 
-def _calibration_file() -> Path:
-    return (user_folder() or Path(os.devnull)) / "calibration.json"
+def _has_calibration() -> bool:
+    """Whether there is a calibration; one that this user may not read is none."""
+    folder = user_folder()
+    return folder is not None and os.access(folder / "calibration.json", os.R_OK)
 
 
 def _calibrated(machine: Machine) -> Machine:
     """The machine with what ``fitcheck calibrate`` measured on it."""
-    if not _calibration_file().is_file():
+    if not _has_calibration():
         return machine
     from fitcheck.calibrate.stored import load
     from fitcheck.probe import probe
