@@ -88,10 +88,10 @@ class RequestOptions(Options, frozen=True):
             given["licences"] = Licences(one_of("--licence", self.licence, [kind.value for kind in Licences]))
         if self.margin is not None:
             given["margin_bytes"] = parse_bytes(self.margin)
-        for name in ("runtime", "quant"):
-            value = getattr(self, name)
-            if value is not None:
-                given[name] = None if value == "auto" else value
+        if self.runtime is not None:
+            given["runtime"] = None if self.runtime == "auto" else self.runtime
+        if self.quant is not None:
+            given["quant"] = None if self.quant == "auto" else self.quant.upper()
         return replace(base or Request(), **given)
 
 

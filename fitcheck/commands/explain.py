@@ -41,7 +41,15 @@ def _with_published(session: Session, fit: Fit, model: Model) -> Speed | None:
         return None
     cards = {f"gpu{card.index}": card.catalog_name for card in session.machine.accelerators}
     hardware = next((cards[use.device] for use in fit.placement.devices if use.device in cards), None)
-    found = nearest(session.facts.measurements, hardware or session.machine.cpu.name, model, fit.quant, fit.runtime)
+    active_params = {each.id: max(1, each.params_active) for each in session.catalog.models}
+    found = nearest(
+        session.facts.measurements,
+        hardware or session.machine.cpu.name,
+        model,
+        fit.quant,
+        fit.runtime,
+        active_params,
+    )
     return replace(fit.speed, nearest=found)
 
 

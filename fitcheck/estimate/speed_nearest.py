@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from math import log
 
 from fitcheck.types import Measurement, Model
+
+CLASS = log(1.5)  # models whose active parameters differ by less are of one size
 
 
 def read(text: str) -> tuple[Measurement, ...]:
@@ -29,14 +32,26 @@ def read(text: str) -> tuple[Measurement, ...]:
 
 
 def nearest(
-    measurements: Iterable[Measurement], hardware: str, model: Model, quant: str, runtime: str, limit: int = 3
+    measurements: Iterable[Measurement],
+    hardware: str,
+    model: Model,
+    quant: str,
+    runtime: str,
+    active_params: Mapping[str, int],
+    limit: int = 3,
 ) -> tuple[Measurement, ...]:
-    """Decode speeds published for this hardware: of this model first, then of this quantisation, then with this
-    engine, newest first."""
+    """Decode speeds published for this hardware: of this model first, then of models that read about as many weights
+    per token, then of this quantisation, then with this engine, newest first.
 
-    def distance(row: Measurement) -> tuple[bool, bool, bool]:
-        return row.model != model.id, row.quant != quant, row.engine != runtime
+    ``active_params``: of the models that rows may name; rows of others are left out.
+    """
+    own = max(1, model.params_active)
+    known = {**active_params, model.id: own}
 
-    on_this = [row for row in measurements if row.hardware == hardware and row.test == "decode"]
+    def distance(row: Measurement) -> tuple[bool, float, bool, bool]:
+        apart = abs(log(known[row.model] / own))
+        return row.model != model.id, round(apart / CLASS), row.quant != quant, row.engine != runtime
+
+    on_this = [row for row in measurements if row.hardware == hardware and row.test == "decode" and row.model in known]
     newest_first = sorted(on_this, key=lambda row: row.date, reverse=True)
     return tuple(sorted(newest_first, key=distance)[:limit])
