@@ -269,7 +269,10 @@ class Indexer(Value, frozen=True):
 
 
 class LatentAttention(Value, frozen=True, tag_field="type", tag="mla"):
-    """Multi-head latent attention: one compressed vector per token is cached (kv_lora_rank + qk_rope_head_dim)."""
+    """Multi-head latent attention: one compressed vector per token is cached (kv_lora_rank + qk_rope_head_dim).
+
+    Where it is not ``absorbed`` (MiniCPM3, files of before April 2025), whole keys and values are.
+    """
 
     n_heads: int
     kv_lora_rank: int
@@ -280,6 +283,7 @@ class LatentAttention(Value, frozen=True, tag_field="type", tag="mla"):
     indexer: Indexer | None = None
     gate: str | None = None
     extra_params: int = 0
+    absorbed: bool = True
 
 
 class CompressedAttention(Value, frozen=True, tag_field="type", tag="csa"):

@@ -151,7 +151,7 @@ class Predictor:
             ubatch_tokens=row.n_ubatch,
             type_k=row.kv_type,
             type_v=row.kv_type,
-            padded_v=None if row.flash_resolved == "on" else widest_value(shape),
+            padded_v=widest_value(shape) if row.flash_attention == "off" else None,
         )
         layout = self._table.layout(model.architecture)
         key = (model.id, row.quant)
@@ -180,6 +180,7 @@ class Predictor:
             kv_type_k=row.kv_type,
             kv_type_v=row.kv_type,
             flash_attention=row.flash_resolved == "on",
+            flash_turned_off=(row.flash_attention, row.flash_resolved) == ("auto", "off"),
             swa_full=row.swa_full,
             kv_unified=row.kv_unified,
             layer_devices=_split(load, row).layer_devices if gpus else (),

@@ -74,9 +74,7 @@ class ListedLayer:
         if self._has("attn_compressor_kv") or sizes.array("attention.compress_ratios") is not None:
             return mixers.compressed(sizes, index)
         if self._has("attn_kv_a_mqa"):
-            return mixers.latent(
-                sizes, index, self._window, self._has("indexer.attn_k"), "full" if self._has("attn_gate") else None
-            )
+            return mixers.latent(sizes, index, self._has("indexer.attn_k"), "full" if self._has("attn_gate") else None)
         if self._has("shortconv.conv"):
             return mixers.short_convolution(sizes)
         if self._has("ssm_conv1d_q"):

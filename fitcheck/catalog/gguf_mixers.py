@@ -70,22 +70,25 @@ def attention(sizes: Sizes, layer: int, window: int | None, shared: bool, traits
     )
 
 
-def latent(sizes: Sizes, layer: int, window: int | None, indexed: bool, gate: str | None = None) -> Mixer:
-    """Latent attention; a file of before absorbed matrices makes llama.cpp cache whole keys and values instead."""
+def latent(sizes: Sizes, layer: int, indexed: bool, gate: str | None = None) -> Mixer:
+    """Latent attention; without absorbed matrices llama.cpp caches whole keys and values."""
     heads = sizes.get("attention.head_count", layer=layer)
     rope = sizes.get("rope.dimension_count")
-    if not sizes.has("attention.key_length_mla"):
-        return attention(sizes, layer, window, False, Traits())
+    absorbed = sizes.has("attention.key_length_mla")
+    key, value = head_dims(sizes, layer, False)
+    if absorbed:
+        key, value = sizes.get("attention.key_length_mla"), sizes.get("attention.value_length_mla")
     n_indexers = sizes.get("attention.indexer.head_count")
     return LatentAttention(
         n_heads=heads,
         kv_lora_rank=sizes.get("attention.kv_lora_rank"),
-        qk_nope_head_dim=max(0, sizes.get("attention.key_length_mla") - rope),
+        qk_nope_head_dim=max(0, key - rope),
         qk_rope_head_dim=rope,
-        v_head_dim=sizes.get("attention.value_length_mla"),
+        v_head_dim=value,
         q_lora_rank=sizes.get("attention.q_lora_rank") or None,
         indexer=Indexer(n_indexers, sizes.get("attention.indexer.key_length")) if indexed and n_indexers else None,
         gate=gate,
+        absorbed=absorbed,
     )
 
 

@@ -53,7 +53,8 @@ class BufferQuestion(Struct, frozen=True, kw_only=True):
     the weight ``blk.<layer>.<name>.weight`` (``ffn_down_exps`` …); asked only for weights on the host beside a GPU,
     which the engine copies to the GPU for large batches. ``backend`` is that of the GPUs. ``outputs`` is how many
     tokens' logits one micro-batch keeps (0: all of them, as llama-bench and the raw library do). ``flash_attention``
-    is the resolved setting. ``model`` is the catalog's id: with it a precomputed answer is found in the
+    is the resolved setting; ``flash_turned_off``: it was on until the engine found no kernel for it, and V lies in
+    its cache as for flash attention. ``model`` is the catalog's id: with it a precomputed answer is found in the
     ``BufferTable``.
     """
 
@@ -67,6 +68,7 @@ class BufferQuestion(Struct, frozen=True, kw_only=True):
     kv_type_k: str = "f16"
     kv_type_v: str = "f16"
     flash_attention: bool = True
+    flash_turned_off: bool = False
     swa_full: bool = False
     kv_unified: bool = False
     layer_devices: tuple[int, ...] = ()
@@ -266,9 +268,28 @@ def upper_bound(question: BufferQuestion) -> ComputeBuffers:
     gpus = max(question.layer_devices, default=0)
     if not gpus:
         return ComputeBuffers((full,), False)
-    copies = 4 if gpus > 1 else 1
+    copies = PIPELINE_COPIES if gpus > 1 else 1
+    on_host = full + copies * (8 * d * tokens + mask)  # operations that the GPU cannot run do so there
     on_gpu = full + copies * (mask + 4 * d * tokens)
-    return ComputeBuffers((copies * (8 * d * tokens + mask), *[on_gpu] * gpus), False)
+    if _is_split(question):
+        on_gpu += 2 * _largest_weight_bytes(question)
+    return ComputeBuffers((on_host, *[on_gpu] * gpus), False)
+
+
+def _largest_weight_bytes(question: BufferQuestion) -> int:
+    """Of the matrices in layers, which a split copies from the host to a GPU."""
+    from fitcheck.estimate.graph.planner import padded_matrix_bytes
+    from fitcheck.estimate.tensors import layer_tensors
+
+    shape, largest = question.shape, 0
+    for index, letter in enumerate(shape.layers):
+        if letter not in shape.layers[:index]:
+            part = layer_tensors(shape.kinds[ord(letter) - 97], shape)
+            matrices = [matrix for matrix in part.mixer + part.ffn + part.experts if matrix.rows > 1]
+            for matrix in matrices:
+                kind = question.weight_type(index, matrix.name) if question.weight_type else USUAL_TYPE
+                largest = max(largest, padded_matrix_bytes(kind, matrix.columns, matrix.elements))
+    return largest
 
 
 def _layer_width(layer: Layer, d: int, question: BufferQuestion) -> int:

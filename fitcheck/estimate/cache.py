@@ -121,6 +121,9 @@ class _Cache:
 
     def _latent(self, a: LatentAttention) -> int:
         cells = self._settings.cells
+        if not a.absorbed:
+            keys = self._keys(a.n_heads * (a.qk_nope_head_dim + a.qk_rope_head_dim), cells)
+            return keys + self._values(a.n_heads * a.v_head_dim, cells)
         size = self._keys(a.kv_lora_rank + a.qk_rope_head_dim, cells)
         if a.indexer is not None:
             size += self._keys(self._layout.indexer_keys * a.indexer.head_dim, cells)

@@ -286,7 +286,8 @@ class Estimator:
 
     def _load(self, model: Model, quant: str, request: Request, flash: bool, row: Runtime) -> Load:
         shape = self._shape(model)
-        settings = cache_settings(model, request, None if flash else widest_value(shape), row.context_step)
+        transposed = not flash and request.flash_attention is FlashAttention.OFF
+        settings = cache_settings(model, request, widest_value(shape) if transposed else None, row.context_step)
         name = _name(model)
         key = (name, quant, settings, row.memory)
         found = self._loads.get(key)
@@ -349,6 +350,7 @@ class Estimator:
             kv_type_k=request.kv_type_k,
             kv_type_v=request.kv_type_v,
             flash_attention=flash,
+            flash_turned_off=not flash and request.flash_attention is FlashAttention.AUTO,
             swa_full=request.swa_full,
             kv_unified=request.kv_unified,
             layer_devices=_devices(split, self._shape(model)),

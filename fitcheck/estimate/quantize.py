@@ -529,6 +529,7 @@ def _of_file(model: Model, shape: Shape, file: tuple[Tensor, ...], layout: Layou
     layers = [[NOTHING, NOTHING, NOTHING] for _ in range(shape.n_layers)]
     outer = dict.fromkeys(("embedding", "head", "tables", "first", "output", "each"), NOTHING)
     unloaded = predicting = 0
+    with_first_norm = layout.embedding_norm or any(tensor.name == "output_norm.weight" for tensor in file)
     for tensor in file:
         matrix, type_name = _matrix(tensor), tensor.type
         if type_name not in table.blocks:
@@ -537,9 +538,11 @@ def _of_file(model: Model, shape: Shape, file: tuple[Tensor, ...], layout: Layou
         index, name = _place_in_file(tensor.name)
         if index is None:
             role = _OUTER_ROLES.get(name, "output")
+            if role == "first" and not with_first_norm and name.startswith("token_embd_norm"):
+                role = "output"  # LFM2's final norm
             outer[role] = outer[role].plus(size)
         elif index < shape.n_layers:
-            part = 2 if "_exps" in name else 1 if name.startswith(("ffn_", "exp_probs")) else 0
+            part = 2 if name.startswith(_ROUTED) else 1 if name.startswith(("ffn_", "exp_probs")) else 0
             layers[index][part] = layers[index][part].plus(size)
         else:
             unloaded += size.file
@@ -567,6 +570,9 @@ def _of_file(model: Model, shape: Shape, file: tuple[Tensor, ...], layout: Layou
         header=layout.header_bytes_per_token * shape.vocab_size,
     )
 
+
+# what --n-cpu-moe leaves on the host: experts, and those of chunks (GroveMoE)
+_ROUTED = tuple(f"ffn_{part}_{kind}exps." for part in ("up", "down", "gate", "gate_up") for kind in ("", "ch"))
 
 _OUTER_ROLES = {
     "token_embd.weight": "embedding",

@@ -203,13 +203,21 @@ def _latent(a: LatentAttention, hidden: int) -> Part:
     part += (
         Matrix("attn_kv_a_mqa", hidden, a.kv_lora_rank + a.qk_rope_head_dim),
         *vector("attn_kv_a_norm", a.kv_lora_rank),
-        Matrix("attn_k_b", a.qk_nope_head_dim, a.kv_lora_rank, a.n_heads),
-        Matrix("attn_v_b", a.kv_lora_rank, a.v_head_dim, a.n_heads),
+        *_decompression(a),
         Matrix("attn_output", a.n_heads * a.v_head_dim, hidden),
     )
     if a.indexer is not None:
         part += _indexer(a.indexer, hidden, a.q_lora_rank or hidden)
     return part + _gate(a.gate, hidden, a.n_heads, a.v_head_dim)
+
+
+def _decompression(a: LatentAttention) -> Part:
+    if not a.absorbed:
+        return (Matrix("attn_kv_b", a.kv_lora_rank, a.n_heads * (a.qk_nope_head_dim + a.v_head_dim)),)
+    return (
+        Matrix("attn_k_b", a.qk_nope_head_dim, a.kv_lora_rank, a.n_heads),
+        Matrix("attn_v_b", a.kv_lora_rank, a.v_head_dim, a.n_heads),
+    )
 
 
 def _compressed(a: CompressedAttention, hidden: int) -> Part:

@@ -16,26 +16,26 @@ from fitcheck.types import MixtureOfExperts
 class Traits(Struct, frozen=True):
     """One architecture. The defaults are those of Llama.
 
-     ``norm``: RMS_NORM or NORM (layer norm); ``norm_bias`` and ``norm_weight``: what it carries. ``qk_norm``: the
-    kind of norm over Q and K; ``always_norms_qk``: even where its weights are all ones; ``norms_rotated``: after
-    rope. ``pre_norm`` / ``post_norm``: norms before and after attention and feed-forward; ``post_norm_first``: the
-    one after attention comes before the last layer's rows are gathered. ``parallel``: attention and feed-forward read
-    the same input; the word order is that of the sum (a: attention, f: feed-forward, x: the layer's input).
+    ``norm``: RMS_NORM or NORM (layer norm); ``norm_bias`` and ``norm_weight``: what it carries. ``qk_norm``: the kind
+    of norm over Q and K; ``always_norms_qk``: even where its weights are all ones; ``norms_rotated``: after rope.
+    ``pre_norm`` / ``post_norm``: norms before and after attention and feed-forward; ``post_norm_first``: the one
+    after attention comes before the last layer's rows are gathered. ``parallel``: attention and feed-forward read the
+    same input; the word order is that of the sum (a: attention, f: feed-forward, x: the layer's input).
     ``parallel_norm``: the feed-forward has a norm of its own. ``residual_first``: which sums name the residual first:
     "a" after attention, "f" after the feed-forward. ``normed_residual``: what is added is the normed input. ``qkv``:
     split, fused (one tensor) or flat (norms run over whole projections). ``rope``: all layers, none, windows (only
-    layers with a window, if the model has any), windows_or_dense (the dense layers too) three_of_four, or of_32_layers
-    (a model of another depth has none).
-    ``positions``: positions per token, 0 without a position input. ``windows``: the engine keeps the sliding window.
-    ``deep_inputs``: parts of the embedding that the first layers add to their result (images). ``attention_scale``:
-    an input with one factor per token; ``scales_unrotated_q``: only layers without rope use it. ``sub_norms``: norms
-    before both output projections. ``host_output``: the output matrix is the embedding on the host. ``dense``: split,
-    or fused (gate and up in one tensor). ``squares``: the activation is relu squared. ``gating``: softmax, sigmoid,
-    softmax_of_chosen or by_bias (sigmoid where experts have a selection bias). ``normalises_weights``: whether the
-    chosen experts' weights are made to add up to one (None: as the model says); ``scales_weights``: whether they are
-    scaled, where the model does not say. ``weighs_input``: experts get their input weighted (Llama 4);
-    ``routes_input``: they are chosen by the layer's input (SmallThinker). ``cached``: whether keys and values are kept
-    at all (not in diffusion models). ``embedding_norm``: the embedding has a norm, plain or weighted.
+    layers with a window, if the model has any), windows_or_dense (the dense layers too) three_of_four, or
+    of_32_layers (a model of another depth has none). ``positions``: positions per token, 0 without a position input.
+    ``windows``: the engine keeps the sliding window. ``deep_inputs``: parts of the embedding that the first layers
+    add to their result (images). ``attention_scale``: an input with one factor per token; ``scales_unrotated_q``:
+    only layers without rope use it. ``sub_norms``: norms before both output projections. ``host_output``: the output
+    matrix is the embedding on the host. ``dense``: split, or fused (gate and up in one tensor). ``squares``: the
+    activation is relu squared. ``gating``: softmax, sigmoid, softmax_of_chosen or by_bias (sigmoid where experts have
+    a selection bias). ``normalises_weights``: whether the chosen experts' weights are made to add up to one (None: as
+    the model says); ``scales_weights``: whether they are scaled, where the model does not say. ``weighs_input``:
+    experts get their input weighted (Llama 4); ``routes_input``: they are chosen by the layer's input (SmallThinker).
+    ``cached``: whether keys and values are kept at all (not in diffusion models). ``scales_state``: the normed state
+    is kept and scaled before the output matrix. ``embedding_norm``: the embedding has a norm, plain or weighted.
     ``fused_experts``: gate and up in one tensor. ``divides_shared_gate``: Qwen2-MoE's spelling of a sigmoid.
     ``repeats_delta_heads``: Qwen3-Next. ``gates_latent``: latent attention has a gate per head; ``full_rank_delta``:
     decay and gate of Kimi delta attention are one matrix each; ``bounded_decay``: its decay has a lower bound.
@@ -63,6 +63,7 @@ class Traits(Struct, frozen=True):
     positions: int = 1
     windows: bool = False
     scaled_embedding: bool = False
+    scales_state: bool = False
     deep_inputs: int = 0
     embedding_norm: str = ""
     cached: bool = True
@@ -146,6 +147,7 @@ ARCHITECTURES: dict[str, Traits] = {
     **_same("hunyuan-dense hunyuan-moe", Traits(norms_rotated=True)),
     "smollm3": Traits(rope="three_of_four"),
     **_same("granite granitemoe minicpm", Traits(scaled_embedding=True)),
+    "minicpm3": Traits(scaled_embedding=True, scales_state=True),
     "chatglm": Traits(dense="fused"),
     "qwen": Traits(qkv="fused"),
     "refact": Traits(rope="none"),

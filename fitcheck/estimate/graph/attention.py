@@ -5,7 +5,7 @@ Source: llama.cpp 0c1e57098, llm_graph_context::build_qkv, build_attn and build_
 
 from __future__ import annotations
 
-from fitcheck.estimate.graph.model import BatchInputs, CacheInputs, ModelGraph, expect
+from fitcheck.estimate.graph.model import BatchInputs, CacheInputs, ModelGraph, attention_of, expect
 from fitcheck.estimate.graph.tensors import Tensor
 from fitcheck.types import Attention, LatentAttention
 
@@ -110,9 +110,9 @@ def cached_attention(
         g.expand(write_v(g, v, v_cache, inputs))
     v_dim = spec.v_head_dim or spec.head_dim
     keys = g.cache_view(k_cache, spec.head_dim, spec.n_kv_heads, inputs.cells)
-    view = g.cache_view if g.flash else g.transposed_cache_view
+    view = g.transposed_cache_view if g.transposes_v else g.cache_view
     values = view(v_cache, v_dim, spec.n_kv_heads, inputs.cells)
-    y = attend(g, il, q, keys, values, inputs.mask, transposed=not g.flash)
+    y = attend(g, il, q, keys, values, inputs.mask, transposed=g.transposes_v)
     return hadamard(g, y, inputs.v_rotation) if inputs.v_rotation is not None else y
 
 
@@ -137,8 +137,8 @@ def merged_heads(g: ModelGraph, x: Tensor) -> Tensor:
 
 
 def write_v(g: ModelGraph, v: Tensor, cache: Tensor, inputs: CacheInputs) -> Tensor:
-    """V into its cache; without flash attention transposed."""
-    if g.flash:
+    """V into its cache; transposed where flash attention was never on."""
+    if not g.transposes_v:
         return g.write("SET_ROWS", cache, merged_heads(g, v), inputs.v_rows, cache)
     width = v.ne[0] * v.ne[1]
     flat = g.reshape(v, width, v.ne[2]) if v.nb()[2] == 4 * width else g.cont(v, width, v.ne[2])
@@ -234,6 +234,26 @@ def latent_attention(g: ModelGraph, il: int, x: Tensor, spec: LatentAttention, i
     keys, values = latent_cache(g, il, k_full, spec, inputs)
     y = attend(g, il, q_full, keys, values, inputs.mask, decompress=spec.v_head_dim)
     return gated_output(g, il, x, y, spec)
+
+
+def expanded_latent_attention(g: ModelGraph, il: int, x: Tensor, spec: LatentAttention, inputs: CacheInputs) -> Tensor:
+    """The same without absorbed matrices: keys and values of all heads are made of the vector, and cached."""
+    rank, tokens, heads = spec.kv_lora_rank, g.tokens, spec.n_heads
+    nope, rotary, value = spec.qk_nope_head_dim, spec.qk_rope_head_dim, spec.v_head_dim
+    low = x
+    if spec.q_lora_rank:
+        low = g.rms_norm(g.matmul(il, "attn_q_a", spec.q_lora_rank, x), il, "attn_q_a_norm")
+    q = rope(g, latent_q(g, il, low, spec))
+    compressed = g.matmul(il, "attn_kv_a_mqa", rank + rotary, x)
+    row = 4 * (rank + rotary)
+    vector = g.rms_norm(g.view(compressed, (rank, tokens), (row,)), il, "attn_kv_a_norm")
+    k_rotary = rope(g, g.view(compressed, (rotary, 1, tokens), (row, row)))
+    both = g.matmul(il, "attn_kv_b", heads * (nope + value), vector)
+    strides = (4 * (nope + value), 4 * (nope + value) * heads)
+    v = g.cont(g.view(both, (value, heads, tokens), strides))
+    k = g.concat(g.view(both, (nope, heads, tokens), strides), g.repeat(k_rotary, rotary, heads, tokens), 0)
+    y = cached_attention(g, il, q, k, v, expect(attention_of(spec), Attention), inputs)
+    return g.matmul(il, "attn_output", g.d, y)
 
 
 def gated_output(g: ModelGraph, il: int, x: Tensor, y: Tensor, spec: LatentAttention) -> Tensor:

@@ -11,6 +11,7 @@ from fitcheck.estimate.graph.attention import (
     LatentInputs,
     attention,
     doubled_q_attention,
+    expanded_latent_attention,
     latent_attention,
 )
 from fitcheck.estimate.graph.blocks import BlockInputs, block_attention
@@ -55,7 +56,8 @@ class Decoder:
         self.caches: Inputs = {}
         if any(attention_of(mixer) for mixer in mixers):
             self.caches = g.cache_inputs() if g.traits.cached else g.batch_inputs()
-        self.latent = LatentInputs(g) if any(isinstance(mixer, LatentAttention) for mixer in mixers) else None
+        absorbed = any(isinstance(mixer, LatentAttention) and mixer.absorbed for mixer in mixers)
+        self.latent = LatentInputs(g) if absorbed else None
         indexer = next(
             (mixer.indexer for mixer in mixers if isinstance(mixer, LatentAttention) and mixer.indexer), None
         )
@@ -158,6 +160,8 @@ class Decoder:
         if isinstance(mixer, Attention):
             attend = doubled_q_attention if mixer.gate == "q_double" else attention
             return attend(g, il, x, mixer, self.caches)
+        if isinstance(mixer, LatentAttention) and not mixer.absorbed:
+            return expanded_latent_attention(g, il, x, mixer, expect(self.caches.get(False), CacheInputs))
         if isinstance(mixer, LatentAttention):
             latent = expect(self.latent, LatentInputs)
             if self.indexing is not None:
@@ -185,7 +189,7 @@ class Decoder:
         return g.rows(x, self.output_rows)
 
     def _head(self, x: Tensor) -> None:
-        g, late = self.g, self.g.traits.late
+        g, traits, late = self.g, self.g.traits, self.g.traits.late
         if late == "raw":
             x.output = True
             x = g.rows(x, self.output_rows)
@@ -193,4 +197,7 @@ class Decoder:
         if late == "normed":
             x.output = True
             x = g.rows(x, self.output_rows)
+        if traits.scales_state:
+            x.output = True
+            x = g.scale(x)
         g.logits(x)

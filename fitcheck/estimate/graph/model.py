@@ -8,7 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from fitcheck.estimate.graph.tensors import BLOCKS, HOST, Graph, Tensor, row_bytes
-from fitcheck.types import Attention, CompressedAttention, DenseFeedForward, Layer, Mixer, ParallelMixers
+from fitcheck.types import (
+    Attention,
+    CompressedAttention,
+    DenseFeedForward,
+    LatentAttention,
+    Layer,
+    Mixer,
+    ParallelMixers,
+)
 
 if TYPE_CHECKING:
     from fitcheck.estimate.buffers import BufferQuestion
@@ -43,17 +51,16 @@ class CacheInputs:
         self.cells = cells
         tokens, streams = model.tokens, model.streams
         self.k_rows = model.input("i64", tokens)
-        self.v_rows = model.input("i64", tokens if model.flash else tokens * model.widest_v)
+        self.v_rows = model.input("i64", tokens * model.widest_v if model.transposes_v else tokens)
         self.mask = model.input("f16" if model.flash else "f32", cells, tokens // streams, 1, streams)
         k_heads = {layer.head_dim for layer in layers}
         v_heads = {layer.v_head_dim or layer.head_dim for layer in layers}
         self.k_rotation = self.v_rotation = None
-        if model.rotates_cache:
-            if BLOCKS[model.kv_type_k][0] > 1 and len(k_heads) == 1:
-                size = _largest_power_of_two_factor(next(iter(k_heads)))
-                self.k_rotation = model.input("f32", size, size)
-            if BLOCKS[model.kv_type_v][0] > 1 and len(v_heads) == 1:
-                self.v_rotation = model.input("f32", 64, 64)
+        if model.rotates_k and BLOCKS[model.kv_type_k][0] > 1 and len(k_heads) == 1:
+            size = _largest_power_of_two_factor(next(iter(k_heads)))
+            self.k_rotation = model.input("f32", size, size)
+        if model.rotates_v and BLOCKS[model.kv_type_v][0] > 1 and len(v_heads) == 1:
+            self.v_rotation = model.input("f32", 64, 64)
 
 
 class BatchInputs:
@@ -121,6 +128,7 @@ class ModelGraph(Graph):
 
     def _set_caches(self, question: BufferQuestion) -> None:
         self.flash = question.flash_attention
+        self.transposes_v = not self.flash and not question.flash_turned_off
         self.kv_type_k, self.kv_type_v = question.kv_type_k, question.kv_type_v
         self.swa_full = question.swa_full
         seen = self.traits.windows
@@ -129,7 +137,8 @@ class ModelGraph(Graph):
         own = [mixer for layer in self.layers if (mixer := attention_of(layer.mixer))]
         self.widest_v = max(((a.v_head_dim or a.head_dim) * a.n_kv_heads for a in own), default=0)
         full = [a for a, window in self._attentions() if not window] or own
-        self.rotates_cache = bool(full) and full[0].head_dim % 64 == 0
+        self.rotates_k = bool(full) and full[0].head_dim % 64 == 0
+        self.rotates_v = bool(full) and (full[0].v_head_dim or full[0].head_dim) % 64 == 0
         self._caches: dict[int, tuple[Tensor, Tensor]] = {}
 
     def _attentions(self) -> list[tuple[Attention, int]]:
@@ -207,7 +216,9 @@ class ModelGraph(Graph):
             v_width = (attention.v_head_dim or attention.head_dim) * attention.n_kv_heads
             self._caches[owner] = (
                 self.stored(self.kv_type_k, device, k_width, cells, self.streams),
-                self.stored(self.kv_type_v, device, v_width if self.flash else self.widest_v, cells, self.streams),
+                self.stored(
+                    self.kv_type_v, device, self.widest_v if self.transposes_v else v_width, cells, self.streams
+                ),
             )
         return self._caches[owner]
 
@@ -259,9 +270,12 @@ class ModelGraph(Graph):
 
 
 def attention_of(mixer: Mixer) -> Attention | None:
-    """The grouped-query attention in a layer, if there is one."""
+    """The attention in a layer that caches keys and values of its heads, if there is one."""
     if isinstance(mixer, Attention):
         return mixer
+    if isinstance(mixer, LatentAttention) and not mixer.absorbed:
+        key = mixer.qk_nope_head_dim + mixer.qk_rope_head_dim
+        return Attention(mixer.n_heads, mixer.n_heads, head_dim=key, v_head_dim=mixer.v_head_dim)
     if isinstance(mixer, ParallelMixers):
         return next((part for part in mixer.parts if isinstance(part, Attention)), None)
     return None
