@@ -14,7 +14,7 @@ import sys
 import time
 
 RUNS = 10
-LIMITS = {"scan --json": (0.20, 60.0), "check": (0.15, 60.0)}  # seconds, MB
+LIMITS = {"scan --json": (0.20, 60.0), "scan, a GPU": (0.30, 60.0), "check": (0.15, 60.0)}  # seconds, MB
 
 
 def commands() -> dict[str, list[str]]:
@@ -26,6 +26,7 @@ def commands() -> dict[str, list[str]]:
         "import fitcheck": [python, "-c", "import fitcheck"],
         "scan --json": [python, "-m", "fitcheck", "scan", "--json"],
         "scan": [python, "-m", "fitcheck", "scan"],
+        "scan, a GPU": [python, "-m", "fitcheck", "scan", "--json", "--on", "RTX 4090"],
         "check": [python, "-m", "fitcheck", "check", "smollm2-135m-instruct"],
     }
     llmfit = shutil.which("llmfit")
