@@ -85,7 +85,8 @@ def _named(text: str, catalog: Catalog) -> Model:
     from fitcheck.catalog import names
 
     try:
-        return replace(names.find(text, catalog), publisher=_publisher(text))
+        found, publisher = names.find(text, catalog), _publisher(text)
+        return replace(found, publisher=publisher) if publisher else found
     except FitcheckError as error:
         if error.code != "unknown_model":
             raise

@@ -208,8 +208,7 @@ class StoredModel(Struct, frozen=True, array_like=True):
     def matches(self, model: Model) -> bool:
         """Whether this row was made of ``model``."""
         now = (model.params, model.shape.layers if model.shape else "", model.context_tokens)
-        same = now == (self.params, self.layers, self.context_tokens)
-        return same and model.tensors is None and model.publisher is None
+        return now == (self.params, self.layers, self.context_tokens) and model.tensors is None
 
 
 class WeightsTable(Struct, frozen=True):
@@ -218,8 +217,12 @@ class WeightsTable(Struct, frozen=True):
     models: dict[str, StoredModel]
 
     def find(self, model: Model, quant: str) -> Stored | None:
-        """The model in a quantisation, None where it is unknown, has changed or was not worked out before."""
-        raw = self.models[model.id].stored.get(quant) if self.knows(model) else None
+        """The model in a quantisation, None where it is unknown, has changed or was not worked out before.
+
+        A publisher may have a recipe of its own, so its files are not in the table.
+        """
+        plain = model.publisher is None and self.knows(model)
+        raw = self.models[model.id].stored.get(quant) if plain else None
         return decode(raw, type=Stored) if raw is not None else None
 
     def knows(self, model: Model) -> bool:

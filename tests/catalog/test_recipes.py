@@ -81,6 +81,14 @@ def test_naming_a_publishers_repository_gives_its_files_and_naming_the_model_the
     assert weights(plain, "Q4_K_M", quantizations).file_bytes > pinned.bytes * 1.03
 
 
+def test_the_estimate_of_a_publishers_files_is_not_that_of_the_ready_made_table(catalog: Catalog) -> None:
+    known = facts.load()
+    plain, theirs = resolve("gemma-4-12b", catalog), resolve("unsloth/gemma-4-12b-it-GGUF", catalog)
+    assert known.weights.find(plain, "Q4_K_M") is not None
+    assert known.weights.find(theirs, "Q4_K_M") is None
+    assert known.weights.knows(theirs)
+
+
 def test_a_publisher_without_a_recipe_gets_the_mix(catalog: Catalog, quantizations: Quantizations) -> None:
     plain, theirs = resolve("qwen3-8b", catalog), resolve("Qwen/Qwen3-8B-GGUF", catalog)
     assert weights(plain, "Q4_K_M", quantizations) == weights(theirs, "Q4_K_M", quantizations)
