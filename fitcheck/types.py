@@ -218,9 +218,12 @@ class Machine(Record, frozen=True):
 
 
 class Calibration(Record, frozen=True):
-    """What ``fitcheck calibrate`` measured here, by backend. ``speed_factors``: measured / predicted speed of what grows
-    with a model's bytes and arithmetic; ``operation_factors``: measured / predicted time of what every operation costs
-    however small it is (absent: that time follows the speed); ``prefill_factors``: measured / predicted prefill speed.
+    """What ``fitcheck calibrate`` measured here, by backend.
+
+    ``speed_factors``: measured / predicted speed of what grows with a model's bytes and arithmetic;
+    ``operation_factors``: measured / predicted time of what every operation costs however small it is (absent: that
+    time follows the speed); ``variances``: of the logarithms of these two, and their covariance, by which models unlike
+    those measured get a wider interval; ``prefill_factors``: measured / predicted prefill speed.
     """
 
     date: str
@@ -229,6 +232,7 @@ class Calibration(Record, frozen=True):
     gpu_bandwidth_bytes_per_s: dict[str, float] = {}
     speed_factors: dict[str, float] = {}
     operation_factors: dict[str, float] = {}
+    variances: dict[str, tuple[float, float, float]] = {}
     prefill_factors: dict[str, float] = {}
 
 
