@@ -25,6 +25,14 @@ STEPS = 30
 Predict = Callable[[Model, Machine, Request], Fit]
 
 
+class Solved(Struct, frozen=True):
+    """The factors f and g of a backend; variances of their logarithms, and the covariance."""
+
+    speed: float
+    operation: float
+    variances: tuple[float, float, float]
+
+
 class Observed(Struct, frozen=True):
     """One trial of decoding, in seconds per token: measured, and by the estimator in two parts."""
 
@@ -52,15 +60,17 @@ def with_trials(found: Calibration, trials: Sequence[Trial], machine: Machine, p
     solved = {backend: solve(seen) for backend, seen in decode.items()}
     return replace(
         found,
-        speed_factors={backend: round(speed, 4) for backend, (speed, _) in solved.items()},
-        operation_factors={backend: round(dearness, 4) for backend, (_, dearness) in solved.items()},
+        speed_factors={backend: round(factors.speed, 4) for backend, factors in solved.items()},
+        operation_factors={backend: round(factors.operation, 4) for backend, factors in solved.items()},
+        variances={backend: factors.variances for backend, factors in solved.items()},
         prefill_factors={backend: round(_geometric_mean(ratios), 4) for backend, ratios in prefill.items()},
     )
 
 
-def solve(seen: Sequence[Observed]) -> tuple[float, float]:
-    """(speed factor, operation factor) that explain the trials best, by Gauss-Newton in their logarithms."""
+def solve(seen: Sequence[Observed]) -> Solved:
+    """The factors that explain the trials best, by Gauss-Newton in their logarithms."""
     speed = dearness = 0.0  # logarithms
+    variances = (BELIEF_SD**2, BELIEF_SD**2, 0.0)
     for _ in range(STEPS):
         a, b, c = BELIEF_SD**-2, 0.0, BELIEF_SD**-2  # the normal matrix [[a, b], [b, c]]
         p, q = -speed * a, -dearness * c
@@ -74,7 +84,8 @@ def solve(seen: Sequence[Observed]) -> tuple[float, float]:
         determinant = a * c - b * b
         speed += _bounded((c * p - b * q) / determinant)
         dearness += _bounded((a * q - b * p) / determinant)
-    return exp(speed), exp(dearness)
+        variances = c / determinant, a / determinant, -b / determinant
+    return Solved(exp(speed), exp(dearness), variances)
 
 
 def _bounded(step: float) -> float:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from math import exp, log
 
-from fitcheck.estimate.speed_calibrated import calibrated_seconds, is_calibrated
+from fitcheck.estimate.speed_calibrated import calibrated_seconds, is_calibrated, left_open
 from fitcheck.estimate.speed_model import SpeedModel, Spread, Term, term_seconds
 from fitcheck.estimate.speed_terms import Running, decode_terms, device_work, prefill_terms, running
 from fitcheck.types import Interval, Machine, Model, Origin, Placement, Request, Speed, Weights
@@ -43,7 +43,7 @@ def predict(
     terms = decode_terms(run, depth)
     step_s = calibrated_seconds(terms, run, machine, "decode")
     full_s = calibrated_seconds(decode_terms(run, full_depth), run, machine, "decode")
-    spread = spread_of("decode", run, machine)
+    spread = spread_of("decode", run, machine, terms)
     prompt = request.prompt_tokens
     prefill_s = first = None
     prefill_spread = spread_of("prefill", run, machine)
@@ -78,8 +78,8 @@ def decode(
 ) -> Interval:
     """Decode speed alone, tokens/s at the start: the arithmetic of ``predict`` without the rest."""
     run = running(model, weights, placement, machine, request, runtime, speed_model)
-    step_s = calibrated_seconds(decode_terms(run, depths(model, request)[0]), run, machine, "decode")
-    return _rate(1, step_s, spread_of("decode", run, machine))
+    terms = decode_terms(run, depths(model, request)[0])
+    return _rate(1, calibrated_seconds(terms, run, machine, "decode"), spread_of("decode", run, machine, terms))
 
 
 def depths(model: Model, request: Request) -> tuple[float, float]:
@@ -88,11 +88,9 @@ def depths(model: Model, request: Request) -> tuple[float, float]:
     return min(full, request.prompt_tokens + request.answer_tokens / 2), full
 
 
-def spread_of(test: str, run: Running, machine: Machine) -> Spread:
+def spread_of(test: str, run: Running, machine: Machine, terms: list[Term] | None = None) -> Spread:
     """The interval of the least certain device: by backend, wider for hardware that nobody measured and for assumed
-    inputs; narrow where this machine was calibrated."""
-    if is_calibrated(run, machine, test):
-        return CALIBRATED
+    inputs; narrow where this machine was calibrated with models like this one (``terms`` of decoding tell)."""
     model = run.speed_model
     found = []
     for device in run.devices:
@@ -100,7 +98,14 @@ def spread_of(test: str, run: Running, machine: Machine) -> Spread:
         wider = (0.0 if device.seen else model.unseen) + (model.assumed if device.assumed else 0.0)
         wider += 0.0 if device.engine_seen else model.other_engine
         found.append(spread.widened(wider) if wider and not device.is_cpu else spread)
-    return max(found, key=lambda spread: spread.high - spread.low)
+    widest = max(found, key=_width)
+    if not is_calibrated(run, machine, test):
+        return widest
+    return min(widest, CALIBRATED.widened(left_open(terms or [], run, machine)), key=_width)
+
+
+def _width(spread: Spread) -> float:
+    return spread.high - spread.low
 
 
 def _origin(run: Running, machine: Machine) -> Origin:

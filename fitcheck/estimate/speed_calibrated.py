@@ -6,9 +6,13 @@ The first alone would make tiny models, whose time is mostly operations, as wron
 
 from __future__ import annotations
 
+from math import sqrt
+
 from fitcheck.estimate.speed_model import Term, term_seconds
 from fitcheck.estimate.speed_terms import Running, seconds_of
 from fitcheck.types import Machine
+
+NORMAL_80 = 1.2816  # standard deviations to either end of an 80 % interval
 
 
 def is_calibrated(run: Running, machine: Machine, test: str) -> bool:
@@ -29,6 +33,23 @@ def calibrated_seconds(terms: list[Term], run: Running, machine: Machine, test: 
     dearness = max(operations.get(backend, slowdown) for backend in backends)
     parameters = run.speed_model.parameters
     return sum(term_seconds(term, parameters) * (dearness if term.what == "overhead" else slowdown) for term in terms)
+
+
+def left_open(terms: list[Term], run: Running, machine: Machine) -> float:
+    """By how much ln(time) of decoding is uncertain after the trials, at either end of an 80 % interval: little for
+    models like those that were run, much for a small one where only a large one was."""
+    calibration = machine.calibration
+    if calibration is None or not terms:
+        return 0.0
+    operations = sum(term_seconds(term, run.speed_model.parameters) for term in terms if term.what == "overhead")
+    share = operations / seconds_of(terms, run.speed_model)
+    variance = max(
+        (1 - share) ** 2 * of_speed + share**2 * of_operation - 2 * share * (1 - share) * together
+        for of_speed, of_operation, together in (
+            calibration.variances.get(device.backend, (0.0, 0.0, 0.0)) for device in run.devices
+        )
+    )
+    return NORMAL_80 * sqrt(max(0.0, variance))
 
 
 def _speed_factors(machine: Machine, test: str) -> dict[str, float]:

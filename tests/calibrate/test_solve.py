@@ -61,11 +61,15 @@ def test_factors_stay_finite_whatever_was_measured(seen: list[tuple[float, float
     trials = [
         Observed((growing + operations) * slowness, growing, operations) for growing, operations, slowness in seen
     ]
-    assert all(exp(-8.0) < factor < exp(8.0) for factor in solve(trials))
+    found = solve(trials)
+    assert all(exp(-8.0) < factor < exp(8.0) for factor in (found.speed, found.operation))
+    of_speed, of_operation, together = found.variances
+    assert of_speed * of_operation > together**2  # a covariance matrix
 
 
 def test_no_trials_leave_the_belief() -> None:
-    assert solve([]) == (1.0, 1.0)
+    found = solve([])
+    assert (found.speed, found.operation) == (1.0, 1.0) and found.variances[2] == 0.0
 
 
 def test_an_engine_that_runs_on_the_processor_says_nothing_about_the_card() -> None:
@@ -81,6 +85,24 @@ def test_an_answer_without_the_prompt_in_the_cache_is_predicted_as_such() -> Non
     without = replace(with_prompt, lengths=Lengths(cached_tokens=0))
     factors = [with_trials(EMPTY, [trial], PROCESSOR, predict).speed_factors["cpu"] for trial in (with_prompt, without)]
     assert factors[1] < factors[0]  # the same speed is less of an achievement
+
+
+def width(model: Model, machine: Machine) -> float:
+    speed = predict(model, machine, request_for(model, "llama.cpp", Lengths())).speed
+    assert speed is not None
+    return speed.decode_per_s.high / speed.decode_per_s.low
+
+
+def test_what_no_trial_was_like_keeps_a_wide_interval() -> None:
+    large = Trial("llama.cpp", LARGE, 0.8 * decode_per_s(LARGE, CARD), None, "cuda")
+    small = Trial("llama.cpp", TINY, 0.8 * decode_per_s(TINY, CARD), None, "cuda")
+    by_one, by_both = (
+        replace(CARD, calibration=with_trials(EMPTY, trials, CARD, predict)) for trials in ([large], [small, large])
+    )
+    assert width(LARGE, by_one) < 1.6 < width(TINY, by_one)
+    assert width(TINY, by_both) < 1.6 and width(LARGE, by_both) < 1.6
+    for model in (TINY, LARGE, EXPERTS):
+        assert width(model, by_one) <= width(model, CARD)  # to measure something is never worse than nothing
 
 
 def test_a_speed_that_cannot_be_of_this_machine_is_not_believed() -> None:
