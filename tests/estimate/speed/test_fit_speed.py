@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from math import log
+from pathlib import Path
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 
-from fitcheck.accuracy.fit_speed import _interval
+from fitcheck.accuracy.fit_speed import _interval, spreads
 from fitcheck.accuracy.measurements import load
 from fitcheck.accuracy.regression import Observation, Prior, fit, solve
-from fitcheck.accuracy.validation import folds
+from fitcheck.accuracy.validation import Outcome, folds
 from fitcheck.estimate.speed_model import Term, total_seconds
 
 HEADER = (
@@ -66,10 +68,7 @@ def test_one_loud_source_weighs_as_much_as_a_quiet_one() -> None:
     assert -0.11 < spread.low < -0.06 and 0.07 < spread.high < 0.5
 
 
-def test_measurements_are_asked_as_a_user_would_and_a_source_is_never_in_two_folds(tmp_path: object) -> None:
-    from pathlib import Path
-
-    assert isinstance(tmp_path, Path)
+def test_measurements_are_asked_as_a_user_would_and_a_source_is_never_in_two_folds(tmp_path: Path) -> None:
     file = tmp_path / "measurements.csv"
     row = "{},u,2026-01,A,{},1,{},llama.cpp,,,llama-3.1-8b,Q4_K_M,,,decode,0,128,0,,,,,,{},{},"
     lines = [
@@ -89,3 +88,33 @@ def test_measurements_are_asked_as_a_user_would_and_a_source_is_never_in_two_fol
     assert rows[0].machine.accelerators[0].catalog_name == "NVIDIA GeForce RTX 4070"
     assert log(rows[0].seconds * 60.0) == 0.0
     assert set(folds(rows, lambda r: r.source)) == {"one", "two"}
+
+
+def test_a_run_with_no_more_threads_than_a_socket_has_cores_stays_on_that_socket(tmp_path: Path) -> None:
+    file = tmp_path / "measurements.csv"
+    row = (
+        "s,u,2026-01,A,2x Intel Xeon Gold 6138,1,cpu,llama.cpp,{},256,llama-3.1-8b,Q4_K_M,,,decode,0,128,0,,,,,,9,fit,"
+    )
+    file.write_text("\n".join([HEADER, row.format(20), row.format(40)]) + "\n")
+    one, both = (measured.machine for measured in load(file))
+    assert (one.cpu.sockets, one.cpu.threads, both.cpu.sockets, both.cpu.threads) == (1, 20, 2, 40)
+    assert one.ram.bandwidth is not None and both.ram.bandwidth is not None
+    assert one.ram.bandwidth.per_s < both.ram.bandwidth.per_s
+
+
+def test_backends_share_one_shape_of_interval_and_are_scaled_by_how_far_their_errors_reach() -> None:
+    some = next(row for row in load() if row.test == "decode" and row.backend == "cuda" and row.engine == "llama.cpp")
+
+    def outcome(backend: str, number: int, error: float) -> Outcome:
+        source = f"{backend} {number}"
+        row = replace(some, source=source, backend=backend, cell=(source, *some.cell[1:]))
+        return Outcome(row, error, "fold", {})
+
+    errors = [i / 100.0 for i in range(-15, 16)]
+    near = [outcome("cuda", i, error) for i, error in enumerate(errors)]
+    far = [outcome("rocm", i, 3.0 * error) for i, error in enumerate(errors)]
+    found = spreads(near + far)
+    near_spread, far_spread = found["decode/cuda"], found["decode/rocm"]
+    assert far_spread.high / far_spread.low == pytest.approx(near_spread.high / near_spread.low, rel=0.02)
+    assert 1.2 < far_spread.high / near_spread.high < 3.0
+    assert found["decode/other"].high > max(near_spread.high, 0.3)

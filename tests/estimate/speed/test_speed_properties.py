@@ -88,6 +88,26 @@ def test_a_deeper_context_never_speeds_up(hardware: str, model: Model) -> None:
     assert answer.decode_full_context_per_s.likely <= answer.decode_per_s.likely
 
 
+@pytest.mark.parametrize("hardware", ["Ryzen 7 7700", "Xeon w5-3435X", "Raspberry Pi 5 8GB"])
+@pytest.mark.parametrize("model", [DENSE, EXPERTS], ids=lambda model: model.id)
+def test_half_of_the_cores_decode_slower_but_by_less_than_half(hardware: str, model: Model) -> None:
+    machine = replace(pretend(hardware), accelerators=())
+    half = replace(machine, cpu=replace(machine.cpu, threads=machine.cpu.threads // 2))
+    whole_speed, half_speed = speed(machine, model), speed(half, model)
+    assert whole_speed.decode_per_s.likely / 2 < half_speed.decode_per_s.likely < whole_speed.decode_per_s.likely
+    assert whole_speed.prefill_per_s is not None and half_speed.prefill_per_s is not None
+    assert half_speed.prefill_per_s.likely < whole_speed.prefill_per_s.likely
+
+
+def test_cards_that_multiply_fp16_only_read_quantised_prompts_slower_than_plain_ones() -> None:
+    def ratio(hardware: str) -> float:
+        quantised, plain = (speed(pretend(hardware), DENSE, quant).prefill_per_s for quant in ("Q4_K_M", "F16"))
+        assert quantised is not None and plain is not None
+        return quantised.likely / plain.likely
+
+    assert ratio("Tesla V100 32GB") < 1.0 < ratio("RTX 3090")
+
+
 @pytest.mark.parametrize("hardware", HARDWARE)
 @pytest.mark.parametrize("family", [("Q8_0", "Q4_0"), ("Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K"), ("F16", "Q8_0")])
 def test_a_smaller_quantisation_of_the_same_family_is_never_slower(hardware: str, family: tuple[str, ...]) -> None:
@@ -168,6 +188,14 @@ def test_intervals_widen_where_nothing_was_measured() -> None:
     assert seen < unseen_card < unseen_backend
 
 
+def test_an_engine_that_nobody_measured_on_such_a_card_is_less_certain() -> None:
+    def width(hardware: str, runtime: str) -> float:
+        found = speed(pretend(hardware), DENSE, runtime=runtime).decode_per_s
+        return found.high / found.low
+
+    assert width("RTX 3090", "lmstudio") > width("RTX 3090", "llama.cpp") * 1.2
+
+
 def test_unknown_memory_speed_is_assumed_and_said() -> None:
     machine = pretend("RTX 4070")
     card = machine.accelerators[0]
@@ -214,8 +242,18 @@ def test_every_parameter_is_explained() -> None:
 def test_the_nearest_measurements_are_of_this_hardware_and_of_this_model_first() -> None:
     hardware = pretend("RTX 3090").accelerators[0].catalog_name
     assert hardware is not None
-    found = nearest(FACTS.measurements, hardware, DENSE, "Q4_K_M", "llama.cpp")
+    sizes = {model.id: model.params_active for model in MODELS.values()}
+    found = nearest(FACTS.measurements, hardware, DENSE, "Q4_K_M", "llama.cpp", sizes)
     assert found and {row.hardware for row in found} == {"NVIDIA GeForce RTX 3090"}
     of_model = [row.model == DENSE.id for row in found]
     assert of_model == sorted(of_model, reverse=True) and of_model[0]
     assert all(row.source.startswith("https://") for row in found)
+
+
+def test_a_model_that_nobody_measured_is_compared_with_models_of_its_size() -> None:
+    hardware = pretend("RTX 4090").accelerators[0].catalog_name
+    assert hardware is not None
+    sizes = {model.id: model.params_active for model in MODELS.values()}
+    others = [row for row in FACTS.measurements if row.model != DENSE.id]
+    found = nearest(others, hardware, DENSE, "Q4_K_M", "llama.cpp", sizes)
+    assert all(0.5 < sizes[row.model] / DENSE.params_active < 2 for row in found)
