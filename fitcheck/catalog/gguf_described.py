@@ -46,7 +46,9 @@ class DescribedLayer:
         if recurrent is not None and row.recurrent_layers != "beside_attention":
             return recurrent
         if sizes.has("attention.kv_lora_rank"):
-            return mixers.latent(sizes, index, True)
+            listed = sizes.array("attention.indexer.types")
+            indexed = listed is None or (index < len(listed) and bool(listed[index]))
+            return mixers.latent(sizes, index, indexed)
         k_eq_v = bool(sizes.get("k_eq_v_layers", layer=index))  # not in GGUF files, where tensors tell
         sinks = row.sinks == "all" or (row.sinks == "windowed" and self._window is not None)
         traits = mixers.Traits(bias=row.bias, qk_norm=row.qk_norm, gate=row.gate, sinks=sinks, k_eq_v=k_eq_v)

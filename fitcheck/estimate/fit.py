@@ -302,7 +302,7 @@ class Estimator:
                 from fitcheck.estimate.engines import beside_the_layers
 
                 stored = beside_the_layers(stored)
-            found = self._loads[key] = load_of(stored, caches)
+            found = self._loads[key] = load_of(stored, caches, max(1, shape.num_loops))
         return found
 
     def _compute(

@@ -48,10 +48,12 @@ class Load:
 
     ``kinds`` and ``letters`` as in ``Stored``. ``embedding`` and looked-up tables are read by rows and always stay on
     the host; ``output`` is the output matrix with what lies beside it, ``beside_output`` that without the matrix.
-    ``second_copy``: the output is its own copy even where the embedding lies on the same device.
+    ``second_copy``: the output is its own copy even where the embedding lies on the same device. ``loops``: how often
+    the stack is run; the engine counts its layers anew each time.
     """
 
-    def __init__(self, kinds: tuple[LayerLoad, ...], stored: Stored) -> None:
+    def __init__(self, kinds: tuple[LayerLoad, ...], stored: Stored, loops: int = 1) -> None:
+        self.loops = loops
         self.kinds = kinds
         self.letters = stored.layers
         self.n_layers = len(stored.layers)
@@ -120,15 +122,15 @@ def caches_of(shape: Shape, settings: CacheSettings, table: Quantizations, layou
     return tuple(found)
 
 
-def load_of(stored: Stored, caches: Caches) -> Load:
-    """The load of a model in a quantisation and context."""
+def load_of(stored: Stored, caches: Caches, loops: int = 1) -> Load:
+    """The load of a model in a quantisation and context; ``loops`` as in ``Load``."""
     kinds = []
     for kind in stored.kinds:
         experts = kind.experts
         dense = (kind.mixer.host + kind.ffn.host, kind.mixer.gpu + kind.ffn.gpu)
         has_experts = 1 if experts.file else 0
         kinds.append(LayerLoad(*dense, experts.host, experts.gpu, *caches[kind.kind], has_experts))
-    return Load(tuple(kinds), stored)
+    return Load(tuple(kinds), stored, loops)
 
 
 def need_of(load: Load, ends: tuple[int, ...], output: int, cpu_expert_layers: int = 0) -> Need:

@@ -196,6 +196,8 @@ def split_by(load: Load, shares: tuple[int, ...], gpu_layers: int | None = None,
     ends = split_ends(n, wanted, shares)
     output = next(device for device, end in enumerate(ends) if end > n) if wanted else 0
     kind = PlacementKind.GPU if wanted > n and not cpu_expert_layers else PlacementKind.SPLIT
+    if wanted > n:
+        wanted += (load.loops - 1) * load.n_layers
     return Split(kind, wanted, cpu_expert_layers, tuple(min(end, load.n_layers) for end in ends), output)
 
 
@@ -245,7 +247,10 @@ def best_candidate(ground: Ground) -> Candidate:
         if whole.verdict is not Verdict.NO:
             return whole
         tried.append(whole)
-    if ground.gpus and ground.can_split and PlacementKind.SPLIT in ground.allow and not ground.unified:
+    divisible = (
+        ground.can_split and ground.load.loops == 1
+    )  # layers of a later run would read weights of another device
+    if ground.gpus and divisible and PlacementKind.SPLIT in ground.allow and not ground.unified:
         split = _best_split(ground)
         if split is not None:
             if split.verdict is not Verdict.NO:
@@ -266,7 +271,7 @@ def _whole(ground: Ground) -> Candidate:
     """Everything on GPUs: the fewest cards that keep the margin, else the fewest that hold it, else all."""
     found = _settled(ground, gpu_split(ground.load, ground.gpus[:1]))
     for count in range(2, len(ground.gpus) + 1):
-        if found.verdict is Verdict.FITS:
+        if found.verdict is Verdict.FITS or ground.load.loops > 1:
             break
         more = _settled(ground, gpu_split(ground.load, ground.gpus[:count]))
         found = more if more.verdict is Verdict.FITS or found.verdict is Verdict.NO else found
