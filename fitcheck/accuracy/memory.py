@@ -187,6 +187,7 @@ class Predictor:
             cpu_expert_layers=_split(load, row).cpu_expert_layers,
             weight_type=types,
             backend=Backend.CUDA if gpus else Backend.CPU,
+            fuses=False,  # the rows come from a stand-in for a GPU, which only keeps CUDA's layout
             embedding="embedding" in model.modalities,
         )
         if types is not None:

@@ -54,7 +54,8 @@ class BufferQuestion(Struct, frozen=True, kw_only=True):
     which the engine copies to the GPU for large batches. ``backend`` is that of the GPUs. ``outputs`` is how many
     tokens' logits one micro-batch keeps (0: all of them, as llama-bench and the raw library do). ``flash_attention``
     is the resolved setting; ``flash_turned_off``: it was on until the engine found no kernel for it, and V lies in
-    its cache as for flash attention. ``model`` is the catalog's id: with it a precomputed answer is found in the
+    its cache as for flash attention. ``fuses``: the GPUs make the sum of a token's experts in one kernel, as CUDA does,
+    and keep what it reads until then. ``model`` is the catalog's id: with it a precomputed answer is found in the
     ``BufferTable``.
     """
 
@@ -75,6 +76,7 @@ class BufferQuestion(Struct, frozen=True, kw_only=True):
     cpu_expert_layers: int = 0
     weight_type: WeightType | None = None
     backend: Backend = Backend.CUDA
+    fuses: bool = True
     embedding: bool = False
     model: str = ""
 

@@ -9,6 +9,8 @@ from fitcheck.estimate.graph.model import MAX_EXPERTS, ModelGraph, UnknownGraphE
 from fitcheck.estimate.graph.tensors import HOST, Dims, Tensor
 from fitcheck.types import DenseFeedForward, MixtureOfExperts
 
+FUSED_EXPERTS = range(2, 16)  # CUDA weighs and adds so many at once (MOE_WEIGHTED_REDUCTION_MAX_EXPERTS)
+
 
 def feed_forward(
     g: ModelGraph, il: int, x: Tensor, spec: DenseFeedForward | MixtureOfExperts, routing: Tensor | None = None
@@ -90,9 +92,12 @@ def experts(g: ModelGraph, il: int, x: Tensor, spec: MixtureOfExperts, logits: T
         x = g.mul(g.repeat(x, width, spec.experts_per_token, tokens, 1), weights)
     y = _expert_matmul(g, il, "ffn_down_exps", width, _activated(g, il, x, chosen, spec), chosen, spec)
     y = _expert_bias(g, il, "ffn_down_exps", y, chosen, spec)
-    if not traits.weighs_input:
-        y = g.mul(y, weights)
-    return _sum_of_experts(g, y, spec.experts_per_token)
+    if traits.weighs_input:
+        return _sum_of_experts(g, y, spec.experts_per_token)
+    total = _sum_of_experts(g, g.mul(y, weights), spec.experts_per_token)
+    if g.fuses and spec.experts_per_token in FUSED_EXPERTS:
+        total.kept = (y, weights)
+    return total
 
 
 def _route(g: ModelGraph, il: int, logits: Tensor, spec: MixtureOfExperts) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from fitcheck.estimate.graph.tensors import BLOCKS, HOST, Graph, Tensor, row_bytes
 from fitcheck.types import (
     Attention,
+    Backend,
     CompressedAttention,
     DenseFeedForward,
     LatentAttention,
@@ -97,6 +98,7 @@ class ModelGraph(Graph):
         self.d = shape.hidden_size
         self.vocab = shape.vocab_size
         self.expert_layers_on_host = question.cpu_expert_layers if self.gpus else 0
+        self.fuses = self.gpus > 0 and question.fuses and question.backend is not Backend.METAL
         self._set_batch(question)
         self._set_caches(question)
         self.deep_rows: Tensor | None = None

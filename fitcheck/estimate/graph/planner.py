@@ -169,6 +169,9 @@ def split(graph: Graph, copies: int) -> tuple[list[Tensor], list[Tensor]]:
                     transfers += _in_flight(copy, copies)
             node.sources = (*node.sources[:i], crossing[key], *node.sources[i + 1 :])
         pending.append(node)
+        if node.kept and device != HOST:
+            kept = tuple(crossing.get((id(source), device), source) for source in node.kept)
+            pending.append(Tensor("i32", (0, 0, 0, 0), "KEEP", kept))
     steps += pending
     leaves = graph.inputs
     if copies > 1:

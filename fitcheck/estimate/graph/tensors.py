@@ -35,11 +35,12 @@ class Tensor:
     """One tensor. ``root`` is what a view looks into, else the tensor itself; ``strides`` (bytes) only for views that
     are not laid out contiguously. ``home`` is the device that a weight or a cache ties it to, None where neighbours
     decide. ``stored``: lives outside the compute buffer (weights, caches). ``host_only``: the GPU cannot run it.
+    ``kept``: what a GPU reads for this result besides its sources, because one kernel makes it from them.
     """
 
     __slots__ = (
-        "address", "device", "experts", "home", "host_only", "input", "ne", "op", "output", "pool", "reads", "root",
-        "seen", "size", "sources", "stored", "strides", "type",
+        "address", "device", "experts", "home", "host_only", "input", "kept", "ne", "op", "output", "pool", "reads",
+        "root", "seen", "size", "sources", "stored", "strides", "type",
     )  # fmt: skip
 
     def __init__(self, type_: str, ne: Dims, op: str, sources: tuple[Tensor, ...] = ()) -> None:
@@ -55,6 +56,7 @@ class Tensor:
         self.reads = 0
         self.pool = -1  # device whose buffer holds it now, -1 when it holds no memory
         self.address = self.size = 0
+        self.kept: tuple[Tensor, ...] = ()
         self.experts = 0  # matrices that a MUL_MAT_ID chooses from
 
     @property
