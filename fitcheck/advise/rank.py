@@ -49,30 +49,45 @@ class Ranked(NamedTuple):
 
 
 class Ranker:
-    """Ranks models on the machine and for the request of ``chooser``. Pure."""
+    """Ranks models on the machine and for the request of ``chooser``; keeps what it has ranked. Pure."""
 
     def __init__(self, models: Iterable[Model], chooser: Chooser, qualities: Qualities) -> None:
         self.request = chooser.request
         self.models = [model for model in models if model.shape is not None and _is_asked_for(model, self.request)]
         self.chooser = chooser
         self.qualities = qualities
+        self._ranked: dict[Task, tuple[list[Ranked], Iterator[Ranked]]] = {}
 
     def suitable(self, task: Task) -> list[Model]:
         """The models that are made for a task."""
         return [model for model in self.models if suits(model, task)]
 
-    def best_first(self, models: Iterable[Model], task: Task) -> Iterator[Ranked]:
-        """Those of ``models`` that pass, best first. A model is worth no more than its score, so that one is worked
-        out only when the next best may be among those of its score."""
-        known = [(round(self.qualities.standing(model, task).score, 1), model) for model in models]
-        known.sort(key=lambda pair: -pair[0])
+    def best(self, task: Task, count: int | None) -> list[Ranked]:
+        """The first ``count`` (None: all) of the models that are made for a task and pass, best first."""
+        if task not in self._ranked:
+            self._ranked[task] = [], self._best_first(task)
+        found, others = self._ranked[task]
+        found += islice(others, None if count is None else max(count - len(found), 0))
+        return found[:count]
+
+    def _best_first(self, task: Task) -> Iterator[Ranked]:
+        """A model is worth no more than its score, so that one is worked out only when the next best may be among those
+        of its score."""
+        waiting = [(round(self.qualities.standing(model, task).score, 1), model) for model in self.suitable(task)]
+        waiting.sort(key=lambda pair: -pair[0])
         ready: list[Ranked] = []
-        for number, (most, model) in enumerate(known):
+        for number, (most, model) in enumerate(waiting):
             while ready and -ready[0].place[0] > most:
                 yield ready.pop(0)
             if self.chooser.passes(model, task):
-                insort(ready, self._ranked(model, task, number))
+                insort(ready, self._placed(model, task, number))
         yield from ready
+
+    def _placed(self, model: Model, task: Task, number: int) -> Ranked:
+        choice = self.chooser.choose(model, task)
+        quality = self.qualities.of(model, choice.quant, task)
+        worth = _worth(quality, choice, task)
+        return Ranked((-round(worth, 1), -choice.low_per_s, model.id, number), worth, quality, choice)
 
     def fit(self, ranked: Ranked) -> Fit:
         """The whole answer for a ranked model."""
@@ -80,17 +95,11 @@ class Ranker:
 
     def answer(self, task: Task) -> Answer | None:
         """The one answer for a task: among the best, one that a command can fetch."""
-        close = list(islice(self.best_first(self.suitable(task), task), _CLOSE))
+        close = self.best(task, _CLOSE)
         if not close:
             return None
         fit = self.fit(next((ranked for ranked in close if is_at_hand(ranked.choice.model)), close[0]))
         return Answer(task, fit.model, fit.quant, fit.command)
-
-    def _ranked(self, model: Model, task: Task, number: int) -> Ranked:
-        choice = self.chooser.choose(model, task)
-        quality = self.qualities.of(model, choice.quant, task)
-        worth = _worth(quality, choice, task)
-        return Ranked((-round(worth, 1), -choice.low_per_s, model.id, number), worth, quality, choice)
 
 
 def rank(ranker: Ranker, limit: int | None) -> Ranking:
@@ -99,14 +108,14 @@ def rank(ranker: Ranker, limit: int | None) -> Ranking:
     """
     request = ranker.request
     suitable = ranker.suitable(request.task)
-    passing = [model for model in suitable if ranker.chooser.passes(model)]
-    shown = list(islice(ranker.best_first(passing, request.task), limit))
+    passing = sum(map(ranker.chooser.passes, suitable))
+    shown = ranker.best(request.task, limit)
     # one answer for the task that was asked; after a question about chat, for the other everyday tasks too
     answers = map(ranker.answer, EVERYDAY if request.task is Task.CHAT else (request.task,))
     return Ranking(
         fits=tuple(map(ranker.fit, shown)),
-        hidden_fits=len(passing) - len(shown),
-        hidden_not=len(suitable) - len(passing),
+        hidden_fits=passing - len(shown),
+        hidden_not=len(suitable) - passing,
         best=tuple(filter(None, answers)),
         notes=tuple(_within_reach(ranker, suitable)),
     )
@@ -127,14 +136,14 @@ def _worth(quality: Quality, choice: Choice, task: Task) -> float:
 def _within_reach(ranker: Ranker, models: list[Model]) -> Iterator[str]:
     """Better models than the best, that a smaller cache or less context would let in."""
     request, chooser = ranker.request, ranker.chooser
-    best = next(ranker.best_first(models, request.task), None)
+    best = ranker.best(request.task, 1)
     reachable = filter(chooser.is_within_reach, models)
     near = [choice.model for choice in map(chooser.smallest, reachable) if 1 < choice.need_share < WITHIN_REACH]
     for option, smaller in _smaller_requests(request):
         again = Ranker(near, Chooser(chooser.machine, smaller, chooser.estimator), ranker.qualities)
-        found = next(again.best_first(near, request.task), None)
-        if found and (best is None or found.worth > best.worth):
-            yield f"with {option} also: {found.choice.model.id} {found.choice.quant}"
+        for found in again.best(request.task, 1):
+            if not best or found.worth > best[0].worth:
+                yield f"with {option} also: {found.choice.model.id} {found.choice.quant}"
 
 
 def _smaller_requests(request: Request) -> Iterator[tuple[str, Request]]:

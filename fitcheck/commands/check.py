@@ -76,8 +76,7 @@ def check_model(session: Session, model: Model, request: Request, task_given: bo
 def _nearest(session: Session, request: Request) -> Fit | None:
     """The best model that passes."""
     ranker = session.ranker(request)
-    best = next(ranker.best_first(ranker.suitable(request.task), request.task), None)
-    return ranker.fit(best) if best else None
+    return next(map(ranker.fit, ranker.best(request.task, 1)), None)
 
 
 def _summary(checks: tuple[Check, ...], passed: bool) -> str:
