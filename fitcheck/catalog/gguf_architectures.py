@@ -93,6 +93,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "glm4": Architecture(bias="qkv", norms=4),
     "chatglm": Architecture(bias="qkv"),
     "glm4moe": Architecture(bias="qkv", router_bias=True),
+    "minimax-m3": Architecture(qk_norm="per_head", router_bias=True),
+    "hy_v4": Architecture(gate="full", router_bias=True),
     "minimax-m2": Architecture(qk_norm="full", router_bias=True),
     "olmo": Architecture(norms=0, final_norms=0),
     "olmo2": Architecture(qk_norm="full", windows=Windows(period=4)),
@@ -176,5 +178,6 @@ ARCHITECTURES: dict[str, Architecture] = {
         ),
     ),
     "minimax-01": Architecture(recurrent="lightning", recurrent_layers="interval"),
-    **_rows("kimi-linear bailingmoe3 glm5-next kimi-k3", Architecture(recurrent="kda", router_bias=True)),
+    **_rows("kimi-linear bailingmoe3 glm5-next", Architecture(recurrent="kda", router_bias=True)),
+    "kimi-k3": Architecture(recurrent="kda", gate="full", router_bias=True),
 }  # fmt: skip

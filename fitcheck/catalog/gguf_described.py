@@ -48,10 +48,17 @@ class DescribedLayer:
         if sizes.has("attention.kv_lora_rank"):
             listed = sizes.array("attention.indexer.types")
             indexed = listed is None or (index < len(listed) and bool(listed[index]))
-            return mixers.latent(sizes, index, indexed)
+            return mixers.latent(sizes, index, indexed, row.gate)
         k_eq_v = bool(sizes.get("k_eq_v_layers", layer=index))  # not in GGUF files, where tensors tell
         sinks = row.sinks == "all" or (row.sinks == "windowed" and self._window is not None)
-        traits = mixers.Traits(bias=row.bias, qk_norm=row.qk_norm, gate=row.gate, sinks=sinks, k_eq_v=k_eq_v)
+        traits = mixers.Traits(
+            bias=row.bias,
+            qk_norm=row.qk_norm,
+            gate=row.gate,
+            sinks=sinks,
+            k_eq_v=k_eq_v,
+            extra_params=mixers.indexer_params(sizes) if isinstance(self._feed_forward(), MixtureOfExperts) else 0,
+        )
         attention = mixers.attention(sizes, index, self._window, self._shared, traits)
         if isinstance(recurrent, Mamba2) and isinstance(attention, Attention):
             return ParallelMixers((attention, recurrent))
@@ -68,7 +75,7 @@ class DescribedLayer:
         if row.recurrent == "gdn":
             return mixers.delta_net(sizes)
         if row.recurrent == "kda":
-            return mixers.kimi_delta(sizes, index)
+            return mixers.kimi_delta(sizes, index, full_rank_gate=row.gate == "full")
         return mixers.short_convolution(sizes) if row.recurrent == "shortconv" else mixers.lightning(sizes, index)
 
     def _is_recurrent(self) -> bool:
@@ -107,6 +114,7 @@ class DescribedLayer:
         beside = row.dense_beside_experts and sizes.has("expert_feed_forward_length")
         n_shared = max(sizes.get("expert_shared_count"), int(row.shared_width_of_expert))
         shared = sizes.get("expert_shared_feed_forward_length", n_shared * expert, layer=index)
+        latent = sizes.get("expert_latent_length") or sizes.get("moe_latent_size") or None
         return MixtureOfExperts(
             n_experts=n_experts,
             experts_per_token=sizes.get("expert_used_count", layer=index),
@@ -118,6 +126,9 @@ class DescribedLayer:
             shared_intermediate_size=shared or None,
             shared_gate=row.shared_gate and shared > 0,
             dense_parallel=width if beside else None,
+            expert_hidden=latent,
+            latent=latent,
+            latent_norm=sizes.get("expert_latent_length"),
             **mixers.routing(sizes),
         )
 

@@ -46,6 +46,7 @@ class Traits(Struct, frozen=True):
     gate: str | None = None
     sinks: bool = False
     k_eq_v: bool = False
+    extra_params: int = 0
 
 
 def attention(sizes: Sizes, layer: int, window: int | None, shared: bool, traits: Traits) -> Mixer:
@@ -67,7 +68,14 @@ def attention(sizes: Sizes, layer: int, window: int | None, shared: bool, traits
         sinks=traits.sinks,
         kv_shared=shared,
         k_eq_v=traits.k_eq_v,
+        extra_params=traits.extra_params,
     )
+
+
+def indexer_params(sizes: Sizes) -> int:
+    """Parameters of an indexer beside grouped-query attention: projections and norms of its Q and K."""
+    heads, width = sizes.get("attention.indexer.head_count"), sizes.get("attention.indexer.key_length")
+    return width * (sizes.get("embedding_length") * (heads + 1) + 2) if heads else 0
 
 
 def latent(sizes: Sizes, layer: int, indexed: bool, gate: str | None = None) -> Mixer:

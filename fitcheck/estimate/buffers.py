@@ -133,7 +133,7 @@ class BufferTable(Struct, frozen=True):
             gpu = max(gpu, series[2] + _copies_at_once(copied_bytes(weights, question.weight_type), cards))
             extra += HOLES * 4 * question.shape.hidden_size * min(question.context_tokens, question.ubatch_tokens)
         if layers:
-            gpu += _host_attention_bytes(question)
+            gpu += _cached_copies_bytes(question)
         return ComputeBuffers((host + extra, *[gpu + extra] * cards), False)
 
     def _series(self, kind: str, question: BufferQuestion) -> tuple[int, ...]:
@@ -184,9 +184,9 @@ def _copies_at_once(sizes: tuple[int, ...], cards: int) -> int:
     return sum(sizes) + (sizes[0] if cards > 1 else 0)
 
 
-def _host_attention_bytes(question: BufferQuestion) -> int:
-    """A bound for the copies of K and V that layers on the host may need on a GPU, where their attention runs, beyond
-    those of the typical split.
+def _cached_copies_bytes(question: BufferQuestion) -> int:
+    """A bound for copies of K and V in 16 bits: of layers on the host, whose attention runs on a GPU all the same
+    (beyond those of the typical split), and of quantised caches.
     """
     attentions = [kind.mixer for kind in question.shape.kinds if isinstance(kind.mixer, Attention)]
     widths = (mixer.n_kv_heads * (mixer.head_dim + (mixer.v_head_dim or mixer.head_dim)) for mixer in attentions)
@@ -267,12 +267,15 @@ def upper_bound(question: BufferQuestion) -> ComputeBuffers:
     width = max((_layer_width(layer, d, question) for layer in shape.kinds), default=0)
     mask = context * tokens * (2 if question.flash_attention else 4) * 2
     full = 4 * tokens * width + mask + 4 * outputs * (shape.vocab_size + d) + 4 * d * tokens
+    if (question.kv_type_k, question.kv_type_v) != ("f16", "f16"):
+        full += _cached_copies_bytes(question)
     gpus = max(question.layer_devices, default=0)
     if not gpus:
         return ComputeBuffers((full,), False)
     copies = PIPELINE_COPIES if gpus > 1 else 1
     on_host = full + copies * (8 * d * tokens + mask)  # operations that the GPU cannot run do so there
-    on_gpu = full + copies * (mask + 4 * d * tokens)
+    crossing = 64 if gpus > 1 else 4  # bytes per hidden unit: of four residual streams and what is made of them
+    on_gpu = full + copies * (mask + crossing * d * tokens)
     if _is_split(question):
         on_gpu += 2 * _largest_weight_bytes(question)
     return ComputeBuffers((on_host, *[on_gpu] * gpus), False)

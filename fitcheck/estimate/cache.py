@@ -22,6 +22,7 @@ from fitcheck.types import (
     Mamba1,
     Mamba2,
     Mixer,
+    NoMixer,
     ParallelMixers,
     Shape,
     ShortConvolution,
@@ -87,6 +88,8 @@ class _Cache:
             return self._latent(mixer)
         if isinstance(mixer, CompressedAttention):
             return self._compressed(mixer)
+        if isinstance(mixer, NoMixer):
+            return self._values(self._settings.padded_v, self._settings.cells) if self._settings.padded_v else 0
         if isinstance(mixer, CountedMixer):
             settings = self._settings
             per_element = self._table.kv_row_bytes(settings.type_k, CUDA_ROW_STEP) / (2 * CUDA_ROW_STEP)
@@ -187,13 +190,18 @@ def _compressor_state(a: CompressedAttention) -> int:
 
 
 def widest_value(shape: Shape) -> int | None:
-    """Elements that every V row takes where layers differ and flash attention is off; None where all are alike."""
+    """Elements that every V row takes where layers differ and flash attention is off; None where all are alike.
+
+    A layer without attention is one that differs, unless the model is a hybrid, whose cache leaves such layers out.
+    """
     widths = {
         kind.mixer.n_kv_heads * (kind.mixer.v_head_dim or kind.mixer.head_dim)
         for kind in shape.kinds
         if isinstance(kind.mixer, Attention)
     }
-    return max(widths) if len(widths) > 1 else None
+    hybrid = any(_state_elements(kind.mixer, shape.hidden_size) for kind in shape.kinds)
+    gaps = not hybrid and any(isinstance(kind.mixer, NoMixer) for kind in shape.kinds)
+    return max(widths) if len(widths) > 1 or (gaps and widths) else None
 
 
 def layer_cache_bytes(

@@ -1,0 +1,92 @@
+"""The header of a model is enough to say what the engine allocates, whatever its architecture.
+
+Truth: small models of 114 architectures, planned by llama.cpp itself from the same hyper-parameters.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from fitcheck import facts
+from fitcheck.accuracy.memory import read
+from fitcheck.catalog.gguf_shape import shape_from_gguf
+from fitcheck.estimate.buffers import BufferQuestion, compute_buffers, layer_split, upper_bound
+from fitcheck.estimate.cache import CacheSettings, widest_value
+from fitcheck.estimate.graph.architectures import ARCHITECTURES
+from fitcheck.estimate.memory import caches_of
+from fitcheck.types import Shape
+
+ROWS: dict[str, Any] = {row["architecture"]: row for row in read("engine_graphs.json.gz")["rows"]}
+CARDS = {"cpu": 0, "cpu off": 0, "gpu": 1, "gpu q8_0": 1, "x2": 2}
+CONTEXTS = {"cpu off": 4096, "gpu q8_0": 16384}
+TABLE = facts.load().quantizations
+
+
+def _shape(row: dict[str, Any]) -> Shape:
+    name = row["architecture"]
+    metadata = {f"{name}.{key}": value for key, value in row["hyperparameters"].items()}
+    shape = shape_from_gguf(name, metadata, row["vocabulary"])
+    assert shape is not None
+    return shape
+
+
+def _questions(row: dict[str, Any]) -> list[tuple[BufferQuestion, dict[str, Any]]]:
+    shape = _shape(row)
+    layers = shape.n_layers * shape.num_loops
+    encoder = ARCHITECTURES[row["architecture"]].family == "encoder"
+    found = []
+    for name, truth in row["bytes"].items():
+        cards = CARDS[name]
+        kv_type = "q8_0" if "q8_0" in name else "f16"
+        question = BufferQuestion(
+            architecture=row["architecture"],
+            shape=shape,
+            context_tokens=CONTEXTS.get(name, 8192),
+            outputs=0 if encoder else 1,
+            kv_type_k=kv_type,
+            kv_type_v=kv_type,
+            flash_attention=truth["flash"],
+            flash_turned_off=not truth["flash"] and "off" not in name,
+            layer_devices=layer_split(layers, cards) if cards else (),
+            fuses=False,
+        )
+        found.append((question, truth))
+    return found
+
+
+@pytest.mark.parametrize("architecture", sorted(ROWS))
+def test_compute_buffers_are_those_of_the_engine(architecture: str) -> None:
+    for question, truth in _questions(ROWS[architecture]):
+        found = compute_buffers(question)
+        assert found.exact
+        assert list(found.bytes) == truth["compute"]
+
+
+@pytest.mark.parametrize("architecture", sorted(ROWS))
+def test_caches_are_those_of_the_engine(architecture: str) -> None:
+    layout = TABLE.layout(architecture)
+    for question, truth in _questions(ROWS[architecture]):
+        shape = question.shape
+        transposed = not question.flash_attention and not question.flash_turned_off
+        settings = CacheSettings(
+            context_tokens=question.context_tokens,
+            type_k=question.kv_type_k,
+            type_v=question.kv_type_v,
+            padded_v=widest_value(shape) if transposed else None,
+        )
+        kinds = caches_of(shape, settings, TABLE, layout)
+        cards = max(question.layer_devices, default=0)
+        sizes = [kinds[ord(letter) - 97] for letter in shape.layers]
+        expected = sum((gpu if cards else host) + state for host, gpu, state in sizes)
+        assert expected == sum(truth["context"])
+
+
+@pytest.mark.parametrize("architecture", sorted(ROWS))
+def test_a_bound_without_the_graph_is_never_below_the_engine(architecture: str) -> None:
+    """What a model of an architecture of tomorrow would get."""
+    for question, truth in _questions(ROWS[architecture]):
+        found = upper_bound(replace(question, architecture="of-tomorrow"))
+        assert all(bound >= real for bound, real in zip(found.bytes, truth["compute"], strict=True))
