@@ -60,11 +60,19 @@ def find(folder: Path) -> Path | None:
     """The nearest file, in ``folder`` or above it, that says what an application needs."""
     for place in (folder, *folder.parents):
         own, project = place / FILE, place / "pyproject.toml"
-        if own.is_file():
+        if _is_file(own):
             return own
-        if project.is_file() and b"[tool.fitcheck" in _read(project):
+        if _is_file(project) and b"[tool.fitcheck" in _read(project):
             return project
     return None
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file, as far as this user may look."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def load(path: Path) -> tuple[Wanted, ...]:

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -112,18 +112,27 @@ def find(name: str, stores: Stores | None = None) -> Model | None:
 
 
 Reader = Callable[[], Model]
+T = TypeVar("T")
 
 
 def _all(stores: Stores) -> Iterator[tuple[str, Reader]]:
     """Names and how to read each, store by store."""
     for folder in stores.ollama:
-        for name, manifest in _ollama_manifests(folder):
+        for name, manifest in _allowed(_ollama_manifests(folder)):
             yield f"ollama:{name}", _ollama_reader(folder, manifest, name)
     for folder in [*stores.lm_studio, *stores.llama_cpp]:
-        for path in _gguf_files(folder):
+        for path in _allowed(_gguf_files(folder)):
             yield clean(path.name.removesuffix(".gguf")), _file_reader(path)
     for folder in stores.hub:
-        yield from _hub_models(folder)
+        yield from _allowed(_hub_models(folder))
+
+
+def _allowed(found: Iterator[T]) -> Iterator[T]:
+    """What a store holds, as far as this user may look into it: Ollama's service keeps its own to itself."""
+    try:
+        yield from found
+    except OSError:
+        return
 
 
 def _file_reader(path: Path) -> Reader:
@@ -146,7 +155,7 @@ def ollama_model(name: str, stores: Stores | None = None) -> Model:
     """
     for folder in (stores or Stores()).ollama:
         manifest = folder / "manifests" / _manifest_path(name)
-        if manifest.is_file():
+        if os.access(manifest, os.R_OK):
             return replace(_ollama_reader(folder, manifest, name)(), id=f"ollama:{name}")
     raise FitcheckError("unknown_model", f"Ollama has no model {clean(name, 80)}", f"ollama pull {clean(name, 80)}")
 

@@ -272,3 +272,17 @@ def test_ascii_output_is_ascii() -> None:
     done = run("explain", "qwen3-14b", *GPU, LC_ALL="C")
     assert done.returncode == 0
     done.stdout.decode("ascii")
+
+
+OFTEN_REFUSED = (["check", "qwen3-0.6b"], ["check"], ["check", "no-such-model-anywhere"], ["scan", "--installed"])
+
+
+@pytest.mark.skipif(getattr(os, "geteuid", lambda: 0)() == 0, reason="nothing is refused to root")
+@pytest.mark.parametrize("arguments", OFTEN_REFUSED, ids=" ".join)
+def test_a_home_that_may_not_be_looked_into_is_as_good_as_none(arguments: list[str], tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    home.chmod(0)
+    refused = run(*arguments, *GPU, HOME=str(home), XDG_DATA_HOME="", XDG_CACHE_HOME="")
+    none = run(*arguments, *GPU, HOME=str(tmp_path / "none"), XDG_DATA_HOME="", XDG_CACHE_HOME="")
+    assert (refused.returncode, refused.stdout, refused.stderr) == (none.returncode, none.stdout, none.stderr)

@@ -130,3 +130,18 @@ def test_parts_of_a_split_file_are_one_model(tmp_path: Path) -> None:
 def test_an_empty_machine_has_no_models_and_no_problems(tmp_path: Path) -> None:
     found = installed(stores(tmp_path, OLLAMA_MODELS=str(tmp_path / "none")))
     assert (found.models, found.problems) == ((), ())
+
+
+def test_a_store_that_may_not_be_read_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_model(tmp_path / ".lmstudio" / "models" / "org" / "repo" / "own.gguf")
+    (tmp_path / ".cache" / "huggingface" / "hub").mkdir(parents=True)
+    glob = Path.glob
+
+    def refuse(path: Path, *arguments: Any) -> Any:
+        if path.name == "hub":
+            raise PermissionError(13, "Permission denied")
+        return glob(path, *arguments)
+
+    monkeypatch.setattr(Path, "glob", refuse)
+    found = installed(stores(tmp_path))
+    assert ([model.id for model in found.models], found.problems) == (["own"], ())
