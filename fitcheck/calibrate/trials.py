@@ -21,7 +21,7 @@ PATIENCE = 1.5  # times its share of the time that a trial may take before it is
 LONGEST_SHARE = 0.5  # of all time, that a model may need at least and still be tried
 PLAUSIBLE_PER_S = (0.01, 1e5)  # tokens/s of anything that a person runs
 
-Progress = Callable[[str, float], None]  # what is done now, share that is done
+Say = Callable[[str], None]  # what is done now
 SpeedOf = Callable[[Model], Speed | None]
 
 
@@ -68,7 +68,7 @@ class Outcome(Struct, frozen=True):
 
 
 def run_trials(
-    engines: Sequence[Engine], models: Sequence[Model], speed_of: SpeedOf, progress: Progress, seconds: float
+    engines: Sequence[Engine], models: Sequence[Model], speed_of: SpeedOf, say: Say, seconds: float
 ) -> Outcome:
     """Run the first engine that works on up to three models, all within ``seconds``: one engine is enough, because what
     is measured belongs to the backend.
@@ -88,7 +88,7 @@ def run_trials(
         pace = 1.0
         for number, model in enumerate(chosen):
             left = seconds - (monotonic() - start)
-            progress(f"{engine.name}: {model.name}", min(0.95, 1.0 - left / seconds))
+            say(f"{engine.name}: {model.name}")
             share = left * _weight(model) / sum(_weight(other) for other in chosen[number:])
             try:
                 lengths = lengths_for(speed_of(model), pace * (share - _load_s(model)))
