@@ -31,13 +31,15 @@ class Line(Struct, frozen=True):
 
 class Column(Struct, frozen=True):
     """``keep``: columns with the lowest value are left out first where the terminal is too narrow; ``right`` aligns.
-    ``shorten``: texts may be cut, below ``least`` characters only when no other column is left to go."""
+    ``shorten``: texts may be cut, below ``least`` characters only when no other column is left to go. ``below``: where
+    the terminal is too narrow even so, the last column stands under the others."""
 
     title: str
     right: bool = False
     keep: int = 9
     shorten: bool = False
     least: int = 24
+    below: bool = False
 
 
 class Table(Struct, frozen=True):

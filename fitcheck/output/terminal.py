@@ -132,17 +132,25 @@ def _joined(spans: list[Span]) -> tuple[Span, ...]:
 def table_lines(table: Table, width: int) -> Iterator[tuple[Span, ...]]:
     """The table in aligned columns. Too narrow: least important columns go, then the longest names are shortened."""
     rows = [tuple(Span(clean(cell.text), cell.style) for cell in row) for row in table.rows]
-    kept, widths = _fit_columns(table, rows, width - table.indent)
+    columns, room = table.columns, width - table.indent
+    kept, widths = _fit_columns(table, columns, rows, room)
+    below = columns[-1].below and sum(widths) + 2 * len(widths) - 2 > room
+    if below:
+        columns = columns[:-1]
+        kept, widths = _fit_columns(table, columns, rows, room)
+    shown = [columns[i] for i in kept]
     if table.header:
-        titles = [Span(table.columns[i].title, DIM) for i in kept]
-        yield _row_line(titles, [table.columns[i] for i in kept], widths, table.indent)
+        yield _row_line([Span(column.title, DIM) for column in shown], shown, widths, table.indent)
     for row in rows:
-        yield _row_line([row[i] for i in kept], [table.columns[i] for i in kept], widths, table.indent)
+        yield _row_line([row[i] for i in kept], shown, widths, table.indent)
+        if below:
+            yield (Span(" " * (table.indent + 2)), row[-1])
 
 
-def _fit_columns(table: Table, rows: list[tuple[Span, ...]], width: int) -> tuple[list[int], list[int]]:
+def _fit_columns(
+    table: Table, columns: tuple[Column, ...], rows: list[tuple[Span, ...]], width: int
+) -> tuple[list[int], list[int]]:
     """Which columns are kept, and how wide each of them is."""
-    columns = table.columns
     titles = [len(column.title) if table.header else 0 for column in columns]
     widths = [max([title, *(len(row[i].text) for row in rows)]) for i, title in enumerate(titles)]
     least = [min(w, column.least) if column.shorten else w for w, column in zip(widths, columns, strict=True)]

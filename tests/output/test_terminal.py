@@ -34,6 +34,15 @@ def test_columns_of_least_importance_go_before_a_name_is_shortened_much() -> Non
     assert "a-model-with-a-very-long-name-…" in text
 
 
+def test_a_command_that_does_not_fit_beside_the_others_stands_whole_below_them() -> None:
+    columns = (Column("FOR", keep=98), Column("MODEL", keep=5), Column("RUN", keep=99, below=True))
+    table = Table(columns, ((Span("chat"), Span("a-model"), Span("run it with this")),))
+    wide, less, narrow = (draw(Document((table,)), Terminal(tty=True, width=width)) for width in (40, 25, 20))
+    assert wide.splitlines()[1] == "chat  a-model  run it with this"
+    assert less.splitlines()[1] == "chat  run it with this"
+    assert narrow.splitlines()[1:] == ["chat  a-model", "  run it with this"]
+
+
 def test_prose_breaks_at_spaces_and_never_inside_a_command() -> None:
     text = draw(
         Document((line("Next: ", "fitcheck explain something-rather-long", indent=6),)), Terminal(tty=True, width=30)

@@ -9,7 +9,11 @@ from fitcheck.output.words import machine_line, next_steps
 from fitcheck.types import Accelerator, Machine, Pool, Report
 from fitcheck.units import format_bytes, format_rate
 
-_COLUMNS = (Column("PART", keep=99), Column("FOUND", keep=98, shorten=True), Column("FROM", keep=1, shorten=True))
+_COLUMNS = (
+    Column("PART", keep=99),
+    Column("FOUND", keep=98, shorten=True, least=64),
+    Column("FROM", keep=1, shorten=True),
+)
 
 
 def document(report: Report, verbose: bool = False) -> Document:
@@ -39,7 +43,7 @@ def _blocks(machine: Machine, report: Report, verbose: bool) -> Iterator[Block]:
 
 def _rows(machine: Machine) -> Iterator[tuple[Span, ...]]:
     cpu = machine.cpu
-    yield _row("system", " ".join(filter(None, (machine.os, machine.os_version, machine.arch, machine.environment))))
+    yield _row("system", " ".join(filter(None, (machine.os_version or machine.os, machine.arch, machine.environment))))
     cores = f"{cpu.physical_cores} cores, {cpu.logical_cpus} threads, {cpu.threads} for inference"
     yield _row("cpu", f"{cpu.name}: {cores}")
     yield _row("ram", _pool(machine.ram), _bandwidth_source(machine.ram))
@@ -67,11 +71,10 @@ def _card(card: Accelerator) -> str:
 
 
 def _pool(pool: Pool) -> str:
-    bandwidth = f", {format_rate(pool.bandwidth.per_s)}" if pool.bandwidth else ""
+    rate = pool.bandwidth
+    bandwidth = f", {format_rate(rate.per_s)} ({rate.origin.value})" if rate else ""
     return f"{format_bytes(pool.total_bytes)}, {format_bytes(pool.usable_bytes)} usable{bandwidth}"
 
 
 def _bandwidth_source(pool: Pool) -> str:
-    if pool.bandwidth is None:
-        return ""
-    return f"bandwidth {pool.bandwidth.origin.value}" + (f": {pool.bandwidth.source}" if pool.bandwidth.source else "")
+    return pool.bandwidth.source if pool.bandwidth else ""

@@ -23,7 +23,7 @@ BEST = (
     Column("BEST FOR", keep=98),
     Column("MODEL", keep=5),
     Column("QUANT", keep=4),
-    Column("RUN IT WITH", keep=99),
+    Column("RUN IT WITH", keep=99, below=True),
 )
 
 
