@@ -258,6 +258,7 @@ ON_CPU: dict[str, tuple[str, ...]] = {
     "arithmetic": ("decode/compute_ns/",),
     "classes of quantisation": ("decode/compute_ns/quant/",),
     "waiting for all cores": ("decode/operation_us/cores",),
+    "engine": ("decode/operation_us/runtime/",),
     "fixed costs (operations, per token)": ("decode/operation_us/", "decode/token_ms/"),
     "cache bytes": ("decode/cache/",),
     "chip effect (same processor)": ("decode/device/chip/",),

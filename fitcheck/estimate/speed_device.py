@@ -20,7 +20,7 @@ _DEFAULT_ENGINE = "llama.cpp"
 _LEVELS = {
     "decode/read": ("backend", "memory", "engine", "build", "bandwidth"),
     "decode/cache": ("backend",),
-    "decode/operation_us": ("backend", "engine", "build"),
+    "decode/operation_us": ("backend", "engine", "build", "runtime"),
     "decode/core": ("instructions",),
     "decode/core_read_ns": ("backend",),
     "decode/compute_ns": ("backend",),
