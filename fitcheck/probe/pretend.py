@@ -54,7 +54,7 @@ def pretend(
     """
     if not text.strip() or len(text) > _LONGEST_TEXT or not text.isprintable():
         raise FitcheckError("unknown_hardware", "no hardware is named", 'write it like --on "RTX 4090"')
-    if text.strip().lower() == "cpu":
+    if text.strip().lower() in ("cpu", "cpu only"):
         text = _HOSTS["desktop"]
     tables = tables or Tables()
     named = read_names(text, tables)

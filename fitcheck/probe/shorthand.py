@@ -77,12 +77,33 @@ def apple_chip(text: str) -> tuple[str, int | None, int | None] | None:
     return " ".join(["Apple", chip[1].upper(), *([chip[2].title()] if chip[2] else [])]), processor, gpu
 
 
-_ENUMERATION = re.compile(r"\(([^()]*\bcores?\b[^()]*)\)", re.IGNORECASE)
+_ENUMERATION = re.compile(r"\(([^()]*\b(?:cores?|m[1-9])\b[^()]*)\)", re.IGNORECASE)
 
 
-def without_commas_in_brackets(text: str) -> str:
-    """``"M4 Max (16-core CPU, 40-core GPU)"`` without the comma that separates no parts."""
-    return _ENUMERATION.sub(lambda match: match[0].replace(",", " "), text)
+def without_enumerations(text: str) -> str:
+    """``"M4 Max (16-core CPU, 40-core GPU)"``, ``"Mac Studio (M3 Ultra, 512GB)"`` without the brackets and the comma,
+    which separates no parts."""
+    return _ENUMERATION.sub(lambda match: f" {match[1].replace(',', ' ')} ", text)
+
+
+_REMARK = re.compile(
+    r"\s*\((?:radv|aco|llvm|dg2|bmg|mlx|rocm|cuda|vulkan|metal|sycl|nvlink|e-?gpu|i-?gpu|single|stock)\b[^()]*\)"
+    r"|\s*\(?@?\s*\b\d{2,3}\s?w\b\)?|(?<=\d) fe$|(?<=ti) fe$|(?<=super) fe$",
+    re.IGNORECASE,
+)
+
+
+def without_remarks(text: str) -> str:
+    """A name without what says nothing about the hardware: drivers and backends in brackets, power limits, "FE"."""
+    return _REMARK.sub("", text)
+
+
+_MODULES = re.compile(r"(?<![\w.])(\d{1,2})\s*[x×]\s*(\d{1,3})\s*(?=gi?b\b)", re.IGNORECASE)
+
+
+def with_modules_added_up(text: str) -> str:
+    """``"8x32GB"`` of RAM -> ``"256GB"``."""
+    return _MODULES.sub(lambda match: str(int(match[1]) * int(match[2])), text)
 
 
 #: Ends of folded names that people shorten: a 4080S is a 4080 SUPER, a 4090M the laptop's.

@@ -29,8 +29,10 @@ from fitcheck.probe.shorthand import (
     lengthened,
     model_of,
     processor_spellings,
-    without_commas_in_brackets,
+    with_modules_added_up,
+    without_enumerations,
     without_memory_speed,
+    without_remarks,
 )
 from fitcheck.types import Vendor
 
@@ -39,7 +41,7 @@ _MOST_CARDS = 64
 
 class Part(Struct, frozen=True):
     """One part of the text: as written, without the memory written beside it, and how often it is there. ``ram``: the
-    speed of RAM written beside it."""
+    speed of RAM written beside it; ``of_system``: the memory is called RAM."""
 
     text: str
     name: str
@@ -47,6 +49,7 @@ class Part(Struct, frozen=True):
     memory_gib: float | None = None
     cpu_only: bool = False
     ram: MemorySpeed = MemorySpeed()
+    of_system: bool = False
 
     @property
     def says_memory(self) -> bool:
@@ -67,6 +70,7 @@ class Named(Struct, frozen=True):
 _COUNT = re.compile(
     r"(?:(\d{1,2})\s*[x×*]|[x×*]\s*(\d{1,2})\s(?!elite|plus))\s*(.*)|(.*(?:\S\s+|\d))[x×*]\s*(\d{1,2})", re.IGNORECASE
 )
+_SERIES = re.compile(r"(?:nvidia|geforce|rtx|gtx|tesla|quadro|amd|radeon|rx|instinct|intel|arc)\b", re.IGNORECASE)
 _COUNT_WORDS = {
     "single": "1",
     "two": "2",
@@ -86,6 +90,7 @@ _MEMORY = re.compile(
 _SIZES_GIB = {
     *range(1, 25), 28, 32, 36, 40, 44, 48, 64, 72, 80, 94, 96, 128, 141, 144, 180, 192, 256, 288, 384, 512, 768,
 }  # fmt: skip
+_SYSTEM_MEMORY = re.compile(r"(?<![a-z])(?:d?ram\b|(?:lp)?ddr\d)", re.IGNORECASE)
 _SEPARATOR = re.compile(r"\s+\+\s+|\s*[,;&]\s*")
 _JOINTS = (re.compile(r"\s+(?:w/|with|and|plus)\s*(?<=[\s/])", re.IGNORECASE), re.compile(r"\+"))
 _PRODUCT = re.compile(
@@ -108,7 +113,7 @@ def _parts(text: str, known: Callable[[str], bool], is_row: Callable[[str], bool
         meant = all(known(part.name) if part.name else part.says_memory for part in parts)
         return parts if len(halves) > 1 and meant else cut(piece, joints[1:])
 
-    pieces = _SEPARATOR.split(without_commas_in_brackets(text))
+    pieces = _SEPARATOR.split(without_enumerations(text))
     return [part for piece in pieces if piece.strip() for part in cut(piece, _JOINTS)]
 
 
@@ -120,19 +125,24 @@ def _part(text: str, is_row: Callable[[str], bool]) -> Part:
     first, _, rest = text.partition(" ")
     if rest and first.lower() in _COUNT_WORDS:
         text = f"{_COUNT_WORDS[first.lower()]}x {rest}"
+    elif first.isdecimal() and _SERIES.match(rest):
+        text = f"{first}x {rest}"
     match = None if is_row(text) else _COUNT.fullmatch(text)
     if match is not None:
         count, text = int(match[1] or match[2] or match[5]), (match[3] or match[4] or "").strip()
         if not 1 <= count <= _MOST_CARDS:
             raise FitcheckError("unknown_hardware", f"cannot pretend {count} cards", f"at most {_MOST_CARDS}")
     whole = text
-    text, ram = without_memory_speed(text)
+    text, ram = without_memory_speed(without_remarks(text))
+    if _SYSTEM_MEMORY.search(whole):
+        text = with_modules_added_up(text)
     memory, memory_gib = _MEMORY.search(text), None
     if memory is not None and (memory[3] is None or int(memory[3]) in _SIZES_GIB):
         memory_gib = float(memory[1] or memory[3]) * (1024 if (memory[2] or "").lower() == "t" else 1)
         text = f"{text[: memory.start()]} {text[memory.end() :]}"
     whole, text = (_PRODUCT.sub("", " ".join(name.split())) for name in (whole, text))
-    return Part(whole, text, count, memory_gib, cpu_only, ram)
+    of_system = memory_gib is not None and _SYSTEM_MEMORY.search(whole) is not None
+    return Part(whole, text, count, memory_gib, cpu_only, ram, of_system)
 
 
 _WORD = re.compile(r"sxm\d?|hbm\d?e?|[a-z]+|\d+|\+")
@@ -250,7 +260,9 @@ def _gpu(part: Part, tables: Tables) -> GpuRow | None:
         if candidates and part.memory_gib is not None:
             others = () if by_cores else (row for row in names.rows if row not in candidates)
             family = [*candidates, *(row for row in others if _is_variant(row, candidates))]
-            candidates = [row for row in family if has_size(row, part.memory_gib)]
+            candidates = [
+                row for row in family if has_size(row, part.memory_gib) or (part.of_system and not row.unified)
+            ]
             if not candidates:
                 raise _no_such_size(part, family)
     candidates = [row for row in candidates if not row.rare] or candidates
@@ -339,6 +351,8 @@ def read_names(text: str, tables: Tables) -> Named:
         if row is not None:
             if not row.unified or all(row is not other for other, _ in cards):  # a chip named twice is one chip
                 cards.append((row, part))
+            if part.of_system and not row.unified and row.memory_gib and not has_size(row, part.memory_gib or 0.0):
+                ram_gib = part.memory_gib
         elif processor is not None:
             processors.append((processor, part))
         else:
