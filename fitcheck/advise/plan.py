@@ -18,14 +18,12 @@ _MOST_CARDS = 8
 
 
 class Candidate(Struct, frozen=True):
-    """A machine that could be bought: its kind, what to call it (as ``--on`` takes it), its memory, and how to get
-    it (None for a name that means several things)."""
+    """A machine that could be bought: its kind, what to call it (as ``--on`` takes it), and its memory."""
 
     kind: str
     what: str
     memory_bytes: int
     bandwidth_per_s: float
-    machine: Callable[[], Machine | None]
 
 
 def planned(model: Model, request: Request, estimator: Estimator) -> Request:
@@ -36,13 +34,19 @@ def planned(model: Model, request: Request, estimator: Estimator) -> Request:
     return replace(request, quant=COMMON_QUANT if COMMON_QUANT in quants else quants[0])
 
 
-def smallest(model: Model, candidates: Iterable[Candidate], request: Request, estimator: Estimator) -> Hardware | None:
+def smallest(
+    model: Model,
+    candidates: Iterable[Candidate],
+    request: Request,
+    estimator: Estimator,
+    pretended: Callable[[str], Machine | None],
+) -> Hardware | None:
     """The candidate with the least memory, then the least bandwidth, on which the model passes. ``request`` is
-    ``planned``. Pure."""
+    ``planned``; ``pretended`` gives the machine of a name, None for one that means several things. Pure."""
     weights = estimator.weights(model, request.quant or COMMON_QUANT).total
     large_enough = (candidate for candidate in candidates if candidate.memory_bytes >= weights)
     for candidate in sorted(large_enough, key=lambda c: (c.memory_bytes, c.bandwidth_per_s, c.what)):
-        machine = candidate.machine()
+        machine = pretended(candidate.what)
         fit = passing(model, machine, request, estimator) if machine else None
         if fit is not None:
             return Hardware(candidate.kind, candidate.what, fit)

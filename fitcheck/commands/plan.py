@@ -11,8 +11,8 @@ from fitcheck.advise.check import requirements
 from fitcheck.advise.plan import Candidate, lacking, planned, smallest
 from fitcheck.advise.suit import for_model
 from fitcheck.errors import FitcheckError
-from fitcheck.probe.hardware import GpuRow, load_gpus
-from fitcheck.probe.pretend import pretend
+from fitcheck.probe.hardware import GpuRow
+from fitcheck.probe.pretend import Tables, pretend
 from fitcheck.session import Session
 from fitcheck.types import Answer, Check, Fit, Hardware, Machine, Model, PlacementKind, Report, Request, Vendor
 from fitcheck.units import GIB
@@ -31,7 +31,9 @@ def plan(session: Session, request: Request, name: str) -> Report:
     own = own_fit(session, model, request)
     found = requirements(model, own, request)
     on_gpu = replace(wanted, allow=(PlacementKind.GPU,))
-    bought = (smallest(model, candidates, on_gpu, estimator) for candidates in _kinds())
+    tables = Tables()
+    pretended = partial(_pretended, tables)
+    bought = (smallest(model, candidates, on_gpu, estimator, pretended) for candidates in _kinds(tables))
     runs_here = all(requirement.met for requirement in found)
     added = () if runs_here else tuple(lacking(model, session.machine, wanted, estimator))
     hardware = (*added, *(option for option in bought if option))
@@ -54,8 +56,8 @@ def own_fit(session: Session, model: Model, request: Request) -> Fit:
     return here.estimate(here.choose(model))
 
 
-def _kinds() -> Iterator[list[Candidate]]:
-    rows = [row for row in load_gpus() if not row.rare and (row.launch or OLDEST) >= OLDEST]
+def _kinds(tables: Tables) -> Iterator[list[Candidate]]:
+    rows = [row for row in tables.gpus.rows if not row.rare and (row.launch or OLDEST) >= OLDEST]
     cards = [row for row in rows if row.form == "desktop" and row.memory_bytes]
     yield [_cards("one_card", row, 1) for row in cards]
     yield [_cards("two_cards", row, 2) for row in cards]
@@ -73,17 +75,17 @@ def _kinds() -> Iterator[list[Candidate]]:
 
 def _cards(kind: str, row: GpuRow, count: int) -> Candidate:
     what = row.name if count == 1 else f"{count}x {row.name}"
-    return Candidate(kind, what, count * (row.memory_bytes or 0), row.bandwidth_per_s, partial(_pretended, what))
+    return Candidate(kind, what, count * (row.memory_bytes or 0), row.bandwidth_per_s)
 
 
 def _unified(kind: str, row: GpuRow, size_gib: float) -> Candidate:
     what = f"{row.name} {size_gib:g}GB"
-    return Candidate(kind, what, int(size_gib * GIB), row.bandwidth_per_s, partial(_pretended, what))
+    return Candidate(kind, what, int(size_gib * GIB), row.bandwidth_per_s)
 
 
-def _pretended(what: str) -> Machine | None:
+def _pretended(tables: Tables, what: str) -> Machine | None:
     try:
-        return pretend(what)
+        return pretend(what, tables=tables)
     except FitcheckError:
         return None
 
