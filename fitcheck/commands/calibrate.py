@@ -11,6 +11,8 @@ from fitcheck.units import format_rate
 
 def calibrate(session: Session, seconds: float) -> Report:
     """Measure the memory, and an installed engine with a model that is already here, for about ``seconds``."""
+    from time import monotonic
+
     from msgspec.structs import replace
 
     from fitcheck.calibrate.engines import engines
@@ -18,12 +20,15 @@ def calibrate(session: Session, seconds: float) -> Report:
     from fitcheck.calibrate.stored import save
     from fitcheck.catalog.installed import installed
 
+    start = monotonic()
     if session.machine.pretended:
         raise FitcheckError("bad_option", "calibrate measures this machine, not one that is pretended")
     folder = require_user_folder()
     machine: Machine = replace(session.machine, calibration=None)
     with progress() as show:
-        found, outcome = measure(machine, installed().models, engines(), session.estimator.estimate, show, seconds)
+        models = installed().models
+        left = seconds - (monotonic() - start)
+        found, outcome = measure(machine, models, engines(), session.estimator.estimate, show, max(1.0, left))
     try:
         path = save(found, folder)
     except OSError as error:
