@@ -20,7 +20,7 @@ from fitcheck import catalog, facts
 from fitcheck.estimate.buffers import CONTEXT_STEP, PLANNED_CACHES, BufferQuestion, copied_bytes
 from fitcheck.estimate.graph.architectures import ARCHITECTURES
 from fitcheck.estimate.graph.whole import copied_weights, planned_bytes
-from fitcheck.estimate.quantize import Quantizations, stored_shape
+from fitcheck.estimate.quantize import Quantizations, count_rope_factors, stored_shape
 from fitcheck.types import Backend, MixtureOfExperts, Model, Shape
 
 TARGET = Path(__file__).parent.parent / "data" / "buffers.json"
@@ -123,24 +123,24 @@ def _bend(at: Callable[[int], Bytes], low: int, high: int, left: Bytes) -> int:
     return low + (steps // 2 - (steps % 2 == 0)) * CONTEXT_STEP if steps > 1 else low
 
 
-def placements_of(shape: Shape) -> dict[str, dict[str, Any]]:
+def placements_of(shape: Shape, rope_factors: int) -> dict[str, dict[str, Any]]:
     """The placements that are planned ahead, as fields of the question."""
     n = shape.n_layers * max(1, shape.num_loops)
     half = (0,) * (n // 2) + (1,) * (n + 1 - n // 2)
     placements: dict[str, dict[str, Any]] = {"cpu": {}, "gpu": {"layer_devices": (1,) * (n + 1)}}
     placements["metal"] = {**placements["gpu"], "backend": Backend.METAL}
-    placements["half"] = {"layer_devices": half}
+    placements["half"] = {"layer_devices": half, "rope_factors": rope_factors}
     if any(isinstance(kind.ffn, MixtureOfExperts) for kind in shape.kinds):
         placements["experts"] = {"layer_devices": (1,) * (n + 1), "cpu_expert_layers": n}
     return placements
 
 
-def plans(model: Model, shape: Shape) -> dict[str, Any]:
+def plans(model: Model, shape: Shape, rope_factors: int) -> dict[str, Any]:
     """All plans of one model, by "placement cache-type", and what its splits copy."""
     longest = model.context_extended_tokens or model.context_tokens or UNKNOWN_CONTEXT
     last = max(2, -(-longest // CONTEXT_STEP)) * CONTEXT_STEP
     found: dict[str, Any] = {}
-    for name, placement in placements_of(shape).items():
+    for name, placement in placements_of(shape, rope_factors).items():
         split = name in ("half", "experts")
         if split:
             found[f"{name} weights"] = copied_weights(_question(model, shape, 512, placement, "f16", USUAL_TYPE))
@@ -193,10 +193,11 @@ def build(models: tuple[Model, ...], quantizations: Quantizations) -> dict[str, 
             continue
         shape = stored_shape(model, quantizations)
         longest = model.context_extended_tokens or model.context_tokens
-        key = msgspec.json.encode((model.architecture, longest, shape))
+        factors = count_rope_factors(model, shape, quantizations)
+        key = msgspec.json.encode((model.architecture, longest, shape, factors))
         if key not in numbers:
             try:
-                rows.append(dict(sorted(plans(model, shape).items())))
+                rows.append(dict(sorted(plans(model, shape, factors).items())))
             except LookupError:
                 continue
             numbers[key] = len(rows) - 1

@@ -23,11 +23,21 @@ from fitcheck.estimate.buffers import BufferQuestion, compute_buffers, output_bu
 from fitcheck.estimate.cache import CacheSettings, widest_value
 from fitcheck.estimate.memory import Load, caches_of, load_of, need_of
 from fitcheck.estimate.placement import Split, cpu_split, split_by
-from fitcheck.estimate.quantize import PREDICTION, Quantizations, Stored, store, stored_shape, type_of, weights
+from fitcheck.estimate.quantize import (
+    PREDICTION,
+    Quantizations,
+    Stored,
+    count_rope_factors,
+    store,
+    stored_shape,
+    type_of,
+    weights,
+)
 from fitcheck.types import Backend, Model
 
 ROWS = Path(__file__).parents[2] / "tests" / "data"
 PLACEMENTS = {"cpu": 0, "full": 1, "cpu_moe": 1, "x2": 2}  # how many GPUs
+KINDS = {"cpu": "CPU", "full": "all on GPU", "cpu_moe": "experts on CPU", "x2": "two cards"}
 
 
 class Bar(NamedTuple):
@@ -189,6 +199,7 @@ class Predictor:
             backend=Backend.CUDA if gpus else Backend.CPU,
             fuses=False,  # the rows come from a stand-in for a GPU, which only keeps CUDA's layout
             embedding="embedding" in model.modalities,
+            rope_factors=count_rope_factors(model, shape, self._table),
         )
         if types is not None:
             return compute_buffers(question).bytes
@@ -214,10 +225,16 @@ def score_weights(models: Mapping[str, Model], table: Quantizations) -> tuple[Sc
     return score, off
 
 
-def score_rows(models: Mapping[str, Model], rows: Iterator[Row], table: Quantizations) -> tuple[dict[str, Score], Any]:
-    """Allocations against the engine's own; the models that are off, by quantity."""
+Scores = dict[str, Score]
+
+
+def score_rows(
+    models: Mapping[str, Model], rows: Iterator[Row], table: Quantizations
+) -> tuple[Scores, dict[str, Scores], Any]:
+    """Allocations against the engine's own: by quantity, the same by placement, and the models that are off."""
     predictor = Predictor(table)
-    scores = {name: Score() for name in ("weights in memory", "KV + recurrent", "compute + output", "total")}
+    scores = _quantities()
+    by_placement = {name: _quantities() for name in PLACEMENTS}
     off: dict[str, dict[str, int]] = {name: {} for name in scores}
     for row in rows:
         model = models[row.model]
@@ -237,9 +254,14 @@ def score_rows(models: Mapping[str, Model], rows: Iterator[Row], table: Quantiza
             "total": ([total], [true_total]),
         }
         for name, (predicted, true) in pairs.items():
+            by_placement[row.placement][name].add(predicted, true)
             if not scores[name].add(predicted, true):
                 off[name][row.model] = off[name].get(row.model, 0) + 1
-    return scores, off
+    return scores, by_placement, off
+
+
+def _quantities() -> Scores:
+    return {name: Score() for name in ("weights in memory", "KV + recurrent", "compute + output", "total")}
 
 
 def rows_of(truth: Mapping[str, Any]) -> Iterator[Row]:
@@ -263,14 +285,25 @@ def report(scores: Mapping[str, Score]) -> bool:
     return good
 
 
+def report_placements(by_placement: Mapping[str, Scores]) -> None:
+    """Print the share of exact rows of each placement."""
+    names = list(next(iter(by_placement.values())))
+    print("\nexact, by placement" + " " * 3 + "".join(f"{name:>19}" for name in names))
+    for placement, scores in by_placement.items():
+        rows = len(scores[names[0]].errors)
+        print(f"{KINDS[placement]:16}{rows:6}" + "".join(f"{100 * scores[name].exact:18.3f}%" for name in names))
+    print()
+
+
 def main(arguments: Sequence[str]) -> int:
     """Print the table and what is off; 1 where a bar is missed."""
     table = facts.load().quantizations
     truth = read("llama_cpp_memory.json.gz")
     models = models_of(truth["models"], from_catalog="gguf" not in arguments)
     file_score, file_off = score_weights(models, table)
-    scores, off = score_rows(models, rows_of(truth), table)
+    scores, by_placement, off = score_rows(models, rows_of(truth), table)
     good = report({"weights": file_score, **scores})
+    report_placements(by_placement)
     for name, found in {"weights": dict.fromkeys(file_off, 0), **off}.items():
         if found:
             print(f"{name} off: " + ", ".join(f"{model} {count or ''}".strip() for model, count in found.items()))

@@ -55,8 +55,8 @@ class BufferQuestion(Struct, frozen=True, kw_only=True):
     tokens' logits one micro-batch keeps (0: all of them, as llama-bench and the raw library do). ``flash_attention``
     is the resolved setting; ``flash_turned_off``: it was on until the engine found no kernel for it, and V lies in
     its cache as for flash attention. ``fuses``: the GPUs make the sum of a token's experts in one kernel, as CUDA does,
-    and keep what it reads until then. ``model`` is the catalog's id: with it a precomputed answer is found in the
-    ``BufferTable``.
+    and keep what it reads until then. ``rope_factors``: how many frequency factors the file holds. ``model`` is the
+    catalog's id: with it a precomputed answer is found in the ``BufferTable``.
     """
 
     architecture: str
@@ -78,6 +78,7 @@ class BufferQuestion(Struct, frozen=True, kw_only=True):
     backend: Backend = Backend.CUDA
     fuses: bool = True
     embedding: bool = False
+    rope_factors: int = 0
     model: str = ""
 
 

@@ -34,7 +34,7 @@ from fitcheck.estimate.placement import (
     planned,
     split_by,
 )
-from fitcheck.estimate.quantize import Stored, store, stored_shape, type_of, weights_of
+from fitcheck.estimate.quantize import Stored, count_rope_factors, store, stored_shape, type_of, weights_of
 from fitcheck.estimate.reach import least_bytes_per_weight
 from fitcheck.estimate.runtimes import Runtime, Runtimes
 from fitcheck.types import (
@@ -358,6 +358,7 @@ class Estimator:
             weight_type=type_of(model, quant, self._tables.quantizations) if mixed else None,
             backend=gpus[0].backend if gpus else Backend.CPU,
             embedding="embedding" in model.modalities,
+            rope_factors=count_rope_factors(model, self._shape(model), self._tables.quantizations) if mixed else 0,
             model=model.id if self._tables.weights.knows(model) else "",
         )
 

@@ -620,6 +620,12 @@ def stored_shape(model: Model, table: Quantizations) -> Shape:
     return replace(shape, vocab_size=stored) if 0 < shape.vocab_size - stored < VOCABULARY_PADDING else shape
 
 
+def count_rope_factors(model: Model, shape: Shape, table: Quantizations) -> int:
+    """How many frequency factors a file of the model holds for a layer's rotary positions; 0: none."""
+    found = tensors.rope_factors(shape, table.layout(model.architecture), model.context_tokens)
+    return found[0].columns if found else 0
+
+
 def type_of(model: Model, quant: str, table: Quantizations) -> Callable[[int, str], str]:
     """A function that names the ggml type (lower case) of ``blk.<layer>.<name>.weight`` in a quantisation."""
     if model.tensors is not None:

@@ -24,7 +24,7 @@ def attention(g: ModelGraph, il: int, x: Tensor, spec: Attention, caches: Inputs
         v = g.reshape(v, spec.v_head_dim or spec.head_dim, spec.n_kv_heads, g.tokens)
     rotated = g.rotates(il)
     if rotated:
-        q, k = rope(g, q), rope(g, k)
+        q, k = rope(g, il, q), rope(g, il, k)
     if traits.norms_rotated:
         q, k = normed_q_and_k(g, il, q, k, spec)
     if g.attention_scale is not None and (not rotated or not traits.scales_unrotated_q):
@@ -70,9 +70,13 @@ def normed_q_and_k(g: ModelGraph, il: int, q: Tensor, k: Tensor, spec: Attention
     return q, g.vector("MUL", il, "attn_k_norm", k, *k.ne[: 1 + per_head])
 
 
-def rope(g: ModelGraph, x: Tensor) -> Tensor:
-    """Rotary positions: the small table of frequencies does not decide on a device, so it is left out."""
-    return g.same("ROPE", x, g.positions)
+def rope(g: ModelGraph, il: int, x: Tensor) -> Tensor:
+    """Rotary positions. A table of frequency factors does not decide on a device, but one on the host is copied."""
+    node = g.same("ROPE", x, g.positions)
+    factors = g.rope_factors_on_host(il)
+    if factors is not None:
+        node.sources = (*node.sources, factors)
+    return node
 
 
 def _gate(g: ModelGraph, il: int, x: Tensor, spec: Attention) -> Tensor | None:
@@ -203,8 +207,8 @@ def doubled_q_attention(g: ModelGraph, il: int, x: Tensor, spec: Attention, cach
     q = g.view(both, (head, heads, g.tokens), strides)
     gate = g.view(both, (head, heads, g.tokens), strides)
     k, v = g.reshape(k, head, kv_heads, g.tokens), g.reshape(v, head, kv_heads, g.tokens)
-    q = rope(g, g.rms_norm(q, il, "attn_q_norm"))
-    k = rope(g, g.rms_norm(k, il, "attn_k_norm"))
+    q = rope(g, il, g.rms_norm(q, il, "attn_q_norm"))
+    k = rope(g, il, g.rms_norm(k, il, "attn_k_norm"))
     gate = g.cont(gate, head * heads, g.tokens)
     y = cached_attention(g, il, q, k, v, spec, expect(caches[False], CacheInputs))
     return g.matmul(il, "attn_output", g.d, g.mul(y, g.unary(gate)))
@@ -243,11 +247,11 @@ def expanded_latent_attention(g: ModelGraph, il: int, x: Tensor, spec: LatentAtt
     low = x
     if spec.q_lora_rank:
         low = g.rms_norm(g.matmul(il, "attn_q_a", spec.q_lora_rank, x), il, "attn_q_a_norm")
-    q = rope(g, latent_q(g, il, low, spec))
+    q = rope(g, il, latent_q(g, il, low, spec))
     compressed = g.matmul(il, "attn_kv_a_mqa", rank + rotary, x)
     row = 4 * (rank + rotary)
     vector = g.rms_norm(g.view(compressed, (rank, tokens), (row,)), il, "attn_kv_a_norm")
-    k_rotary = rope(g, g.view(compressed, (rotary, 1, tokens), (row, row)))
+    k_rotary = rope(g, il, g.view(compressed, (rotary, 1, tokens), (row, row)))
     both = g.matmul(il, "attn_kv_b", heads * (nope + value), vector)
     strides = (4 * (nope + value), 4 * (nope + value) * heads)
     v = g.cont(g.view(both, (value, heads, tokens), strides))
@@ -288,7 +292,7 @@ def compressed_q_and_k(
     q_nope = g.view(q, (nope, heads, tokens), (nb[1], nb[2]))
     q_rotary = g.view(q, (rotary, heads, tokens), (nb[1], nb[2]))
     if g.rotates(il):
-        q_rotary, k_rotary = rope(g, q_rotary), rope(g, k_rotary)
+        q_rotary, k_rotary = rope(g, il, q_rotary), rope(g, il, k_rotary)
     vector = g.rms_norm(vector, il, "attn_kv_a_norm")
     absorbed = g.matmul_heads(il, "attn_k_b", rank, heads, g.permute(q_nope, 0, 2, 1, 3))
     q_full = g.concat(g.permute(absorbed, 0, 2, 1, 3), q_rotary, 0)

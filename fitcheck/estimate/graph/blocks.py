@@ -41,7 +41,7 @@ def block_attention(g: ModelGraph, il: int, x: Tensor, spec: Attention, inputs: 
     caches, streams = inputs.caches, g.streams
     q, k, v = projections(g, il, x, spec)
     q, k = normed_q_and_k(g, il, q, k, spec)
-    q, k = rope(g, q), rope(g, k)
+    q, k = rope(g, il, q), rope(g, il, k)
     index_q, index_keys = _index(g, il, x, spec, inputs)
     if caches.k_rotation is not None:
         q, k = hadamard(g, q, caches.k_rotation), hadamard(g, k, caches.k_rotation)
@@ -70,7 +70,7 @@ def _index(g: ModelGraph, il: int, x: Tensor, spec: Attention, inputs: BlockInpu
     heads = spec.n_kv_heads
     q = g.reshape(g.matmul(il, "indexer.q_proj", INDEX_WIDTH * heads, x), INDEX_WIDTH, heads, g.tokens)
     k = g.reshape(g.matmul(il, "indexer.k_proj", INDEX_WIDTH, x), INDEX_WIDTH, 1, g.tokens)
-    q, k = rope(g, g.rms_norm(q, il, "indexer.q_norm")), rope(g, g.rms_norm(k, il, "indexer.k_norm"))
+    q, k = rope(g, il, g.rms_norm(q, il, "indexer.q_norm")), rope(g, il, g.rms_norm(k, il, "indexer.k_norm"))
     cache = g.stored(g.kv_type_k, g.layer_devices[il], INDEX_WIDTH, inputs.caches.cells, g.streams)
     g.expand(g.write("SET_ROWS", cache, merged_heads(g, k), inputs.rows, cache))
     return q, cache

@@ -67,7 +67,7 @@ class Encoder:
         q, k, v = projections(g, il, x, spec)
         q, k = normed_q_and_k(g, il, q, k, spec)
         if g.rotates(il):
-            q, k = rope(g, q), rope(g, k)
+            q, k = rope(g, il, q), rope(g, il, k)
         y = batch_attention(g, il, q, k, v, self.inputs[bool(g.windows[il])])
         return g.linear(il, "attn_output", g.d, y, "o" in spec.bias)
 

@@ -85,7 +85,10 @@ def experts(g: ModelGraph, il: int, x: Tensor, spec: MixtureOfExperts, logits: T
     if logits is None:
         logits = g.matmul(il, "ffn_gate_inp", spec.n_experts, x, "f32")
     chosen, weights = _route(g, il, logits, spec)
+    before = len(g.nodes)
     g.expand(weights)
+    if g.fuses and _is_chosen_in_one_kernel(g, spec):
+        weights.root.kept = _kept_while_choosing(g.nodes[before:])
     tokens, width = x.ne[1], x.ne[0]
     x = g.reshape(x, width, 1, tokens)
     if traits.weighs_input:
@@ -98,6 +101,21 @@ def experts(g: ModelGraph, il: int, x: Tensor, spec: MixtureOfExperts, logits: T
     if g.fuses and spec.experts_per_token in FUSED_EXPERTS:
         total.kept = (y, weights)
     return total
+
+
+def _is_chosen_in_one_kernel(g: ModelGraph, spec: MixtureOfExperts) -> bool:
+    """Whether CUDA chooses and weighs the experts of a token at once (ggml_cuda_should_use_topk_moe)."""
+    n = spec.n_experts
+    has_kernel = n in (288, 576) or (n <= 512 and n & (n - 1) == 0)
+    is_usual = g.traits.gating_of(spec) in ("softmax", "sigmoid") and not g.traits.weighs_input
+    return has_kernel and is_usual and spec.expert_groups <= 1
+
+
+def _kept_while_choosing(nodes: list[Tensor]) -> tuple[Tensor, ...]:
+    """All results from the probabilities on, and what they are made from."""
+    order = next(i for i, node in enumerate(nodes) if node.op == "ARGSORT")
+    first = max(i for i in range(order) if nodes[i].op in ("SOFT_MAX", "UNARY"))
+    return tuple(dict.fromkeys(each.root for node in nodes[first:] for each in (node, *node.sources)))
 
 
 def _route(g: ModelGraph, il: int, logits: Tensor, spec: MixtureOfExperts) -> tuple[Tensor, Tensor]:

@@ -41,14 +41,14 @@ def _q_and_kv(g: ModelGraph, il: int, x: Tensor, spec: Attention) -> tuple[Tenso
     """Q, and K and V unless an earlier layer's cache is read; V gets a norm without a weight."""
     head, heads, kv_heads = spec.head_dim, spec.n_heads, spec.n_kv_heads
     q = g.reshape(g.matmul(il, "attn_q", head * heads, x), head, heads, g.tokens)
-    q = rope(g, g.rms_norm(q, il, "attn_q_norm"))
+    q = rope(g, il, g.rms_norm(q, il, "attn_q_norm"))
     if spec.kv_shared:
         return q, None, None
     flat = g.matmul(il, "attn_k", head * kv_heads, x)
     k = g.reshape(flat, head, kv_heads, g.tokens)
     v = flat if spec.k_eq_v else g.matmul(il, "attn_v", head * kv_heads, x)
     v = g.rms(g.reshape(v, head, kv_heads, g.tokens))
-    return q, rope(g, g.rms_norm(k, il, "attn_k_norm")), v
+    return q, rope(g, il, g.rms_norm(k, il, "attn_k_norm")), v
 
 
 class Gemma4:

@@ -98,12 +98,21 @@ class ModelGraph(Graph):
         self.d = shape.hidden_size
         self.vocab = shape.vocab_size
         self.expert_layers_on_host = question.cpu_expert_layers if self.gpus else 0
+        self.rope_factors = question.rope_factors
         self.fuses = self.gpus > 0 and question.fuses and question.backend is not Backend.METAL
         self._set_batch(question)
         self._set_caches(question)
         self.deep_rows: Tensor | None = None
         self.positions = self.input("i32", self.tokens * traits.positions)
         self.attention_scale = self.input("f32", 1, 1, self.tokens) if traits.attention_scale else None
+
+    def rope_factors_on_host(self, il: int) -> Tensor | None:
+        """The table of frequency factors of a host layer beside GPUs, where the model has one; layers share it."""
+        if not self.rope_factors or not self.copies_weights or self.layer_devices[il] != HOST:
+            return None
+        if self.traits.family == "gemma4" and self.windows[il]:
+            return None
+        return self.host_weight((0, "rope_freqs", "ROPE"), (self.rope_factors, 1, 1, 1), "f32")
 
     def rotates(self, il: int) -> bool:
         """Whether layer ``il`` has rotary positions."""

@@ -55,7 +55,7 @@ def _chosen(g: ModelGraph, il: int, x: Tensor, low: Tensor, spec: Indexer, input
     q = g.reshape(g.matmul(il, "indexer.attn_q_b", head * heads, low), head, heads, g.tokens)
     k = g.same("NORM", g.matmul(il, "indexer.attn_k", head, x))
     k = g.vector("ADD", il, "indexer.k_norm", g.vector("MUL", il, "indexer.k_norm", k))
-    q, k = rope(g, q), rope(g, g.reshape(k, head, 1, g.tokens))
+    q, k = rope(g, il, q), rope(g, il, g.reshape(k, head, 1, g.tokens))
     if g.traits.rotates_index:
         q, k = g.product(inputs.rotation, q), g.product(inputs.rotation, k)
     cache = g.stored(g.kv_type_k, g.layer_devices[il], head, g.cells, streams)

@@ -214,14 +214,14 @@ class Graph:
         """Tie ``node`` to a weight on ``device``; a host weight is copied to the GPU for ``rows`` >= 32."""
         node.home = device
         if device == HOST and self.gpus and copied:
-            weight = self._host_weight((layer, name, node.op), ne, type_)
+            weight = self.host_weight((layer, name, node.op), ne, type_)
             first = node.op in ("MUL_MAT", "MUL_MAT_ID", "GET_ROWS")
             node.sources = (weight, *node.sources) if first else (*node.sources, weight)
             if rows >= OFFLOAD_BATCH and not node.host_only:
                 node.home = 1
         return node
 
-    def _host_weight(self, key: tuple[int, str, str], ne: Dims, type_: str) -> Tensor:
+    def host_weight(self, key: tuple[int, str, str], ne: Dims, type_: str) -> Tensor:
         """The weight that ``key`` (layer, name, operation) names: the same tensor each time it is used."""
         if key not in self.host_weights:
             self.host_weights[key] = self.stored(type_ or self.weight_type(key[0], key[1]), HOST, *ne)
