@@ -141,13 +141,30 @@ def test_the_engine_allocates_what_is_predicted(question: Question, breakdown: P
         ("qwen2.5-0.5b-instruct", "Q5_K_M"),
     ],
 )
-def test_a_real_load_stays_within_the_predicted_resident_memory(name: str, quant: str, tmp_path: Path) -> None:
-    """Files of zeros, loaded and run for real on the CPU: 512 tokens of prompt with room for all their logits."""
+@pytest.mark.parametrize("mmap", [True, False], ids=["mmap", "no-mmap"])
+def test_a_real_load_stays_within_the_predicted_resident_memory(
+    name: str, quant: str, mmap: bool, tmp_path: Path
+) -> None:
+    """Files of random weights, loaded and run for real on the CPU: 512 tokens of prompt, room for all their logits."""
     model = next(model for model in catalog.load().models if model.id == name)
-    whole = true_files.write(model, tmp_path / "whole.gguf")
+    whole = true_files.fill(true_files.write(model, tmp_path / "whole.gguf"))
     file = tmp_path / "file.gguf"
     subprocess.run([BIN / "llama-quantize", whole, file, quant], check=True, capture_output=True)
-    run = [BIN / "llama-bench", "-m", file, "-p", "512", "-n", "0", "-r", "1", "-t", "2"]
+    run = [
+        BIN / "llama-bench",
+        "-m",
+        file,
+        "-p",
+        "512",
+        "-n",
+        "0",
+        "-r",
+        "1",
+        "-t",
+        "2",
+        "-lm",
+        "mmap" if mmap else "none",
+    ]
     measure = "import resource as r, subprocess as s, sys; s.run(sys.argv[1:], check=True, stdout=s.DEVNULL); "
     measure += "print(r.getrusage(r.RUSAGE_CHILDREN).ru_maxrss)"
     done = subprocess.run([sys.executable, "-c", measure, *map(str, run)], capture_output=True, text=True, check=True)
@@ -155,7 +172,7 @@ def test_a_real_load_stays_within_the_predicted_resident_memory(name: str, quant
     ram = Pool(64 << 30, 64 << 30, 64 << 30)
     machine = Machine("linux", "x86_64", Cpu("cpu", 2, 2), ram)
     found = Estimator(facts.load()).place(model, quant, machine, request, "llama.cpp")
-    expected = resident(found.uses[0], mmap=True)
+    expected = resident(found.uses[0], mmap)
     assert expected.least <= 1024 * int(done.stdout) <= expected.most
 
 

@@ -50,6 +50,7 @@ def _question(model: dict[str, Any], row: dict[str, Any]) -> BufferQuestion:
         swa_full=bool(row["swa_full"]),
         kv_unified=bool(row["kv_unified"]),
         layer_devices=devices[: shape.n_layers] + devices[-1:] if gpus else (),
+        fuses=False,
     )
 
 
