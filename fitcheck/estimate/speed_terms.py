@@ -104,16 +104,11 @@ def _decode_on(run: Running, device: Device, work: Work, share: int) -> list[Ter
         return [*terms, Term("overhead", work.operations * 1e-6, operation + whole)]
     core = device.keys("decode/core") + whole
     crowd = (("decode/operation_us/cores", device.cores / DESKTOP_CORES),)
+    compute = device.keys("decode/compute_ns") + _quant_keys(run, "decode") + core
     parameters = work.weight_bytes * run.model.params / max(1, run.weights.total)
     terms.append(Term("overhead", work.operations * 1e-6, operation + core, crowd))
-    terms.append(
-        Term(
-            "compute",
-            parameters / device.peak_per_s,
-            device.keys("decode/compute_ns") + _quant_keys(run, "decode") + core,
-        )
-    )
-    if not device.bandwidth_measured:
+    terms.append(Term("compute", parameters / device.peak_per_s, compute))
+    if not device.bandwidth_measured:  # else what each core takes in is part of the measurement
         terms.append(Term("memory", work.weight_bytes / device.peak_per_s, device.keys("decode/core_read_ns") + core))
     return terms
 
