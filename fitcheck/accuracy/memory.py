@@ -2,21 +2,22 @@
 missed.
 
 Truth: 6,152 allocations of llama.cpp itself (41 models x quantisations x contexts x cache types x placements) and 452
-files of ``llama-quantize --dry-run``, in ``tests/data`` of the repository. Models are taken from the catalog where it
+files of ``llama-quantize --dry-run``, in ``tests/data`` of the repository; their GPUs are stand-ins with CUDA's layout.
+961 plans of CUDA itself on an H100 come after them. Models are taken from the catalog where it
 has them, else from the GGUF hyper-parameters that the row was made with (``--shapes gguf``: always).
 """
 
 from __future__ import annotations
 
-import gzip
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
 from fitcheck import catalog, facts
+from fitcheck.accuracy import memory_cuda
+from fitcheck.accuracy.memory_score import Bar, Score, read
 from fitcheck.catalog.gguf_shape import shape_from_gguf
 from fitcheck.estimate import tensors
 from fitcheck.estimate.buffers import BufferQuestion, compute_buffers, output_buffer_bytes
@@ -35,17 +36,8 @@ from fitcheck.estimate.quantize import (
 )
 from fitcheck.types import Backend, Model
 
-ROWS = Path(__file__).parents[2] / "tests" / "data"
 PLACEMENTS = {"cpu": 0, "full": 1, "cpu_moe": 1, "x2": 2}  # how many GPUs
 KINDS = {"cpu": "CPU", "full": "all on GPU", "cpu_moe": "experts on CPU", "x2": "two cards"}
-
-
-class Bar(NamedTuple):
-    """What must hold: the share that is exact, the largest error, the 95th percentile of errors."""
-
-    exact: float
-    largest: float
-    percentile_95: float | None = None
 
 
 BARS = {
@@ -77,44 +69,6 @@ class Row(NamedTuple):
     output: int
     kv: int
     recurrent: int
-
-
-class Score:
-    """Errors of one quantity, relative to the truth."""
-
-    def __init__(self) -> None:
-        self.errors: list[float] = []
-
-    def add(self, predicted: Sequence[int], true: Sequence[int]) -> bool:
-        """Count one row, exact only where every device is; returns whether it is."""
-        error = max(_error(p, t) for p, t in zip(predicted, true, strict=True))
-        self.errors.append(error)
-        return error == 0
-
-    @property
-    def exact(self) -> float:
-        """Share of rows with no error at all."""
-        return sum(error == 0 for error in self.errors) / len(self.errors)
-
-    def percentile(self, share: float) -> float:
-        """The error that ``share`` of the rows stay below."""
-        return sorted(self.errors)[min(int(share * len(self.errors)), len(self.errors) - 1)]
-
-    def meets(self, bar: Bar) -> bool:
-        """Whether the bar is cleared."""
-        within = bar.percentile_95 is None or self.percentile(0.95) <= bar.percentile_95
-        return self.exact >= bar.exact and max(self.errors) <= bar.largest and within
-
-
-def _error(predicted: int, true: int) -> float:
-    if predicted == true:
-        return 0.0
-    return abs(predicted - true) / true if true else 1.0
-
-
-def read(name: str) -> Any:
-    """A file of truths."""
-    return msgspec.json.decode(gzip.decompress((ROWS / name).read_bytes()))
 
 
 def models_of(table: Sequence[Mapping[str, Any]], from_catalog: bool) -> dict[str, Model]:
@@ -295,6 +249,18 @@ def report_placements(by_placement: Mapping[str, Scores]) -> None:
     print()
 
 
+def report_cuda(models: Mapping[str, Model], tables: facts.Facts) -> bool:
+    """Print how the compute buffers compare with those of CUDA on a real card; whether enough are exact."""
+    scores, off = memory_cuda.score(models, tables)
+    print("compute buffers on an H100 (CUDA)    rows    exact     95 %  largest")
+    for placement, score in scores.items():
+        numbers = (score.exact, score.percentile(0.95), max(score.errors))
+        print(f"{placement:34}{len(score.errors):7}" + "".join(f"{100 * number:8.3f}%" for number in numbers))
+    print("off: " + ", ".join(f"{model} {count}" for model, count in off.items()) + "\n")
+    errors = [error for score in scores.values() for error in score.errors]
+    return sum(error == 0 for error in errors) >= BARS["compute + output"].exact * len(errors)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Print the table and what is off; 1 where a bar is missed."""
     table = facts.load().quantizations
@@ -304,6 +270,7 @@ def main(arguments: Sequence[str]) -> int:
     scores, by_placement, off = score_rows(models, rows_of(truth), table)
     good = report({"weights": file_score, **scores})
     report_placements(by_placement)
+    good &= report_cuda({model.id: model for model in catalog.load().models}, facts.load())
     for name, found in {"weights": dict.fromkeys(file_off, 0), **off}.items():
         if found:
             print(f"{name} off: " + ", ".join(f"{model} {count or ''}".strip() for model, count in found.items()))

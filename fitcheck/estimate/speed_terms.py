@@ -17,6 +17,7 @@ from fitcheck.types import DeviceUse, FlashAttention, Machine, Model, Placement,
 
 HOP_S = 30e-6  # one hand-over of activations between devices
 DEQUANTISED_BYTES = 4.0  # of one parameter: its FP16 value is written, then read
+PAGEABLE_PER_S = 8e9  # weights in a mapped file go through the driver's buffer: 7.4 and 8.2 GB/s beside an H100
 EXCHANGE_S = 10e-6  # one all-reduce of a token's activations between cards
 CACHE_BYTES = {
     "f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32,
@@ -133,7 +134,7 @@ def _prefill_on(run: Running, use: DeviceUse, own: Device, tokens: int, depth: i
     if own.is_cpu and run.is_split:
         device = next(other for other in run.devices if not other.is_cpu)
         streamed = max(work.weight_bytes, device_work(run, use, 0.0).weight_bytes)
-        terms.append(Term("link", batches * streamed / device.link_per_s, ()))
+        terms.append(Term("link", batches * streamed / min(device.link_per_s, PAGEABLE_PER_S), ()))
     whole = device.keys("prefill/device") + (() if device.is_cpu else _model_keys(run, "prefill"))
     peak = device.peak_per_s * run.parallel
     attention = device.keys("prefill/attention") + whole

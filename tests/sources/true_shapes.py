@@ -195,8 +195,23 @@ def _feed_forward_sizes(layers: list[Layer]) -> dict[str, Any]:
         )
         if layers[0].ffn.__class__ is not MixtureOfExperts or moe[0].n_shared:
             sizes |= {"expert_weights_norm": True, "expert_weights_scale": 2.5 if moe[0].router_bias else 1.0}
+        sizes |= _routing(moe[0])
         if moe[0].shared_intermediate_size:
             sizes["expert_shared_feed_forward_length"] = moe[0].shared_intermediate_size
+    return sizes
+
+
+def _routing(moe: MixtureOfExperts) -> dict[str, Any]:
+    """What a row says of how experts are chosen and weighed."""
+    sizes: dict[str, Any] = {}
+    if moe.gating is not None:
+        sizes["expert_gating_func"] = {"softmax": 1, "sigmoid": 2, "softmax_of_chosen": 3}[moe.gating]
+    if moe.normalises_weights is not None:
+        sizes["expert_weights_norm"] = moe.normalises_weights
+    if moe.weights_scale is not None:
+        sizes["expert_weights_scale"] = moe.weights_scale
+    if moe.expert_groups > 1:
+        sizes |= {"expert_group_count": moe.expert_groups, "expert_group_used_count": moe.expert_groups_used}
     return sizes
 
 

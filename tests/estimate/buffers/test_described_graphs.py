@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from fitcheck import facts
-from fitcheck.accuracy.memory import read
+from fitcheck.accuracy.memory_score import read
 from fitcheck.catalog.gguf_shape import shape_from_gguf
 from fitcheck.estimate.buffers import BufferQuestion, compute_buffers, layer_split, upper_bound
 from fitcheck.estimate.cache import CacheSettings, widest_value

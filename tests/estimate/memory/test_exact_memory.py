@@ -6,7 +6,8 @@ import pytest
 
 from fitcheck import catalog, facts
 from fitcheck.accuracy import memory as accuracy
-from fitcheck.accuracy.memory import Predictor, models_of, read, rows_of, score_weights
+from fitcheck.accuracy.memory import Predictor, models_of, rows_of, score_weights
+from fitcheck.accuracy.memory_score import read
 from fitcheck.estimate import tensors
 from fitcheck.types import Model
 
