@@ -65,5 +65,8 @@ def check(model: str | Model, machine: Machine | None = None, request: Request |
     from fitcheck.commands.check import check_model
 
     session = Session.of(machine)
-    found = session.model(model) if isinstance(model, str) else model
-    return check_model(session, found, request or Request())
+    request = request or Request()
+    if isinstance(model, str):
+        named = session.model(model)
+        return check_model(session, named, session.question(model, named, request))
+    return check_model(session, model, request)

@@ -109,12 +109,27 @@ class Session:
 
         return resolve(text, self.catalog)
 
+    def question(self, text: str, model: Model, request: Request) -> Request:
+        """The request as it is meant for the model that was named with ``text``: in the quantisation that it names,
+        unless the request or the file has one."""
+        from fitcheck.catalog.resolve import quant_named
+
+        named = None if request.quant or model.file_quant else quant_named(text)
+        return self.spelled(replace(request, quant=named) if named else request)
+
+    def spelled(self, request: Request) -> Request:
+        """The request with its quantisation as the runtime calls it: ``MXFP4`` in a GGUF file is ``MXFP4_MOE``."""
+        if request.quant is None:
+            return request
+        own = self.facts.runtimes.row(request.runtime or "llama.cpp").native_quants
+        return replace(request, quant=own.get(request.quant, request.quant))
+
     def chooser(self, request: Request) -> Chooser:
         """Chooses quantisations on the machine."""
         from fitcheck.advise.choose import Chooser
 
         estimator = self.estimator  # first: what it reads takes as long as the look at the machine still goes on
-        return Chooser(self.machine, request, estimator)
+        return Chooser(self.machine, self.spelled(request), estimator)
 
     def ranker(self, request: Request, models: Iterable[Model] | None = None) -> Ranker:
         """Ranks models (None: the catalog's) on the machine."""

@@ -42,6 +42,8 @@ def task_requirement(model: Model, request: Request) -> Requirement:
 
 
 def _memory_found(fit: Fit) -> str:
+    if not fit.have_bytes:
+        return f"nothing that {fit.runtime} runs on"
     parts = [(use.have_bytes, use.device) for use in fit.placement.devices]
     if len(parts) < 2:
         return format_bytes(fit.have_bytes)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from fitcheck.advise.command import COMMON_QUANT, command
+from fitcheck.advise.command import command, common_quant
 from fitcheck.advise.suit import COMFORT_PER_S, floor_per_s
 from fitcheck.errors import FitcheckError
 from fitcheck.estimate.fit import Estimator
@@ -61,7 +61,7 @@ class Chooser:
         chosen, the smallest when nothing fits."""
         quants = self._quants(model)
         floor = self._floor(model, task or self.request.task)
-        middle = quants.index(COMMON_QUANT) if COMMON_QUANT in quants else len(quants) - 1
+        middle = quants.index(common_quant(quants))
         common, larger, smaller = quants[middle], quants[:middle], quants[middle + 1 :]
         found = self._numbers(model, common)
 
@@ -119,7 +119,7 @@ class Chooser:
         if self.request.quant:
             return (self.request.quant,)
         quants = self.estimator.quants(model, self.request)
-        least = LEAST_QUANT if model.params >= SMALL_PARAMS else COMMON_QUANT
+        least = LEAST_QUANT if model.params >= SMALL_PARAMS else common_quant(quants)
         return quants[: quants.index(least) + 1] if least in quants else quants
 
     def _floor(self, model: Model, task: Task) -> float:

@@ -8,7 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from fitcheck.advise.choose import Chooser
-from fitcheck.advise.command import COMMON_QUANT
+from fitcheck.advise.command import COMMON_QUANT, common_quant
 from fitcheck.estimate.fit import Estimator
 from fitcheck.types import Fit, Hardware, Machine, Model, Request
 from fitcheck.units import GIB, format_bytes
@@ -30,8 +30,7 @@ def planned(model: Model, request: Request, estimator: Estimator) -> Request:
     """The request with its quantisation settled: the one asked for, else the common one where the model has it."""
     if request.quant:
         return request
-    quants = estimator.quants(model, request)
-    return replace(request, quant=COMMON_QUANT if COMMON_QUANT in quants else quants[0])
+    return replace(request, quant=common_quant(estimator.quants(model, request)))
 
 
 def smallest(

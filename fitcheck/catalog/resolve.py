@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -13,6 +14,8 @@ from fitcheck.types import Model
 HUB = "hf:"
 OLLAMA = "ollama:"
 MAX_TEXT = 4096
+
+_QUANT_AT_THE_END = re.compile(r"[:-]((?:ud-)?i?q[1-8](?:_[a-z0-9]+)+|mxfp4(?:_moe)?|bf16|f16|fp16)$", re.IGNORECASE)
 
 
 def resolve(text: str, catalog: Catalog) -> Model:
@@ -85,8 +88,7 @@ def _named(text: str, catalog: Catalog) -> Model:
     from fitcheck.catalog import names
 
     try:
-        found, publisher = names.find(text, catalog), _publisher(text)
-        return replace(found, publisher=publisher) if publisher else found
+        return _published(names.find(text, catalog), text)
     except FitcheckError as error:
         if error.code != "unknown_model":
             raise
@@ -100,10 +102,22 @@ def _named(text: str, catalog: Catalog) -> Model:
         return enriched(model, catalog)
 
 
-def _publisher(text: str) -> str | None:
-    """The owner of the GGUF repository that ``text`` names: ``unsloth`` of ``unsloth/gemma-4-12b-it-GGUF:Q4_K_M``."""
-    owner, slash, rest = text.casefold().removeprefix("hf.co/").removeprefix("huggingface.co/").partition("/")
-    return owner if slash and rest.partition(":")[0].endswith("-gguf") else None
+def _published(model: Model, text: str) -> Model:
+    """The model as the GGUF repository that ``text`` names holds it: ``unsloth/gemma-4-12b-it-GGUF:Q4_K_M``."""
+    repo = text.removeprefix("https://").removeprefix("huggingface.co/").removeprefix("hf.co/").partition(":")[0]
+    owner, slash, rest = repo.casefold().partition("/")
+    if not slash or not rest.endswith("-gguf"):
+        return model
+    others = [known for known in model.gguf_repos if known.casefold() != repo.casefold()]
+    named = next((known for known in model.gguf_repos if known not in others), repo)
+    return replace(model, publisher=owner, gguf_repos=(named, *others))
+
+
+def quant_named(text: str) -> str | None:
+    """The GGUF quantisation that a name ends in: ``Q6_K`` of ``unsloth/Qwen3-14B-GGUF:Q6_K``, ``Q8_0`` of
+    ``llama3.1:8b-instruct-q8_0``."""
+    found = _QUANT_AT_THE_END.search(text.strip())
+    return found[1].upper().replace("FP16", "F16") if found else None
 
 
 def from_path(path: Path) -> Model:

@@ -49,5 +49,5 @@ def spell(text: str) -> Spelling:
     text = unicodedata.normalize("NFKC", text[:MAX_NAME_LENGTH]).casefold().replace("_", "-").replace("+", " plus ")
     text = _QUANTISATION.sub(" ", _FILE_ENDING.sub(" ", text.strip()))
     tokens = _TOKEN.findall(_SPACED_UNIT.sub("b", text))
-    words = tuple(token for token in tokens if token.isalpha())
+    words = tuple(dict.fromkeys(token for token in tokens if token.isalpha()))  # Qwen_Qwen3-14B says it twice
     return Spelling(words, tuple(token for token in tokens if not token.isalpha()))

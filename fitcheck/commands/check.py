@@ -51,10 +51,11 @@ def wishes_of_file(path: Path, options: RequestOptions) -> tuple[Wish, ...]:
 
 def _grant(session: Session, wish: Wish) -> list[Check]:
     """The first model that passes, alone; where none does, all of them with what comes closest."""
-    models = [session.model(name) for name in wish.names]
+    models = [(name, session.model(name)) for name in wish.names]
     attempts = []
-    for model in models:
-        attempts.append(check_model(session, model, wish.request, wish.task_given))
+    for name, model in models:
+        request = session.question(name, model, wish.request)
+        attempts.append(check_model(session, model, request, wish.task_given))
         if attempts[-1].passed:
             return [replace(attempts[-1], chosen=len(models) > 1)]
     nearest = _nearest(session, wish.request)

@@ -17,7 +17,7 @@ _SHOWN_SOURCES = 6
 def explain(session: Session, request: Request, name: str) -> Report:
     """Work one model out in full, in the quantisation that ``scan`` and ``check`` would take."""
     model = session.model(name)
-    request = for_model(model, request)
+    request = for_model(model, session.question(name, model, request))
     chooser = session.chooser(request)
     fit = chooser.estimate(chooser.choose(model))
     fit = replace(

@@ -25,7 +25,7 @@ _MINI_PC_GIB = (32, 64, 96, 128)
 def plan(session: Session, request: Request, name: str) -> Report:
     """Ask for each kind of hardware what the smallest is that meets the request."""
     model = session.model(name)
-    request = for_model(model, request)
+    request = for_model(model, session.question(name, model, request))
     estimator = session.estimator
     wanted = planned(model, request, estimator)
     own = own_fit(session, model, request)

@@ -259,7 +259,8 @@ def best_candidate(ground: Ground) -> Candidate:
     if PlacementKind.CPU in ground.allow and ground.has_cpu:
         tried.append(candidate(ground, cpu_split(ground.load.n_layers)))
     if not tried:
-        tried.append(_whole(ground) if on_gpu else candidate(ground, cpu_split(ground.load.n_layers)))
+        host = ground if ground.has_cpu else ground._replace(host_have=0)  # what does not run there has no use of it
+        tried.append(_whole(ground) if on_gpu else candidate(host, cpu_split(ground.load.n_layers)))
     return max(tried, key=lambda found: (found.verdict is not Verdict.NO, min(use.left for use in found.uses)))
 
 

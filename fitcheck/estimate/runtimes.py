@@ -21,7 +21,8 @@ class Runtime(Struct, frozen=True, forbid_unknown_fields=True):
     of the model in RAM; ``tensor_parallel``: it shares layers out over cards. ``margin_bytes``: what it likes to keep
     free per device; ``reserve_bytes``: what it holds back per GPU beside the driver's context; ``graph_bytes``: CUDA
     graphs. ``batch_tokens``: how many prompt tokens it works on at once. ``context_step``: contexts are rounded up to
-    it. ``flash_heads``: head sizes that a backend has flash attention kernels for (absent: all).
+    it. ``flash_heads``: head sizes that a backend has flash attention kernels for (absent: all). ``command`` runs a
+    model as it is published; ``commands``: by quantisation, where that one has to be made or found first.
     """
 
     memory: str
@@ -39,6 +40,7 @@ class Runtime(Struct, frozen=True, forbid_unknown_fields=True):
     batch_tokens: int = 512
     context_step: int = 256
     native_quants: dict[str, str] = {}
+    commands: dict[str, str] = {}
     flash_heads: dict[str, tuple[int, ...]] = {}
 
 
@@ -91,15 +93,17 @@ def head_sizes(shape: Shape) -> set[int]:
 
 
 def command_of(row: Runtime, model: Model, quant: str, flags: tuple[str, ...], context_tokens: int) -> str:
-    """The command line that runs a model in this runtime."""
+    """The command line that runs a model in this runtime, or the page that lists such files of it."""
+    published = quant in (model.file_quant, model.native_dtype)
+    command = row.command if published else row.commands.get(quant, row.command)
     values = {
         "file": model.path or f"{model.name}-{quant}.gguf",
         "tag": model.ollama_tags[0] if model.ollama_tags else model.id,
-        "repo": model.hub_repo or model.id,
+        "repo": model.path or model.hub_repo or model.id,
         "flags": " ".join(flags),
         "context": str(context_tokens),
     }
-    return row.command.format(**values).strip()
+    return command.format(**values).strip()
 
 
 def choose(model: Model, machine: Machine, name: str | None) -> str:

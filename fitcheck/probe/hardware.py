@@ -333,7 +333,8 @@ def processor_with_gpu(gpu: GpuRow, table: CpuTable) -> Processor | None:
 
 _CPU_NOISE = (
     r"\((?:r|tm|c)\)|[®™©]|\bw/.*|\bwith .*|@.*|\b\d\d?(?:st|nd|rd|th) gen\b|\bgenuine\b|\bcpus?\b|\bprocessor\b"
-    r"|\b(?:\d+|dual|quad|six|eight|twelve|sixteen)[- ]cores?\b|\b(?:amd|intel|qualcomm|huawei|hisilicon|google|mediatek|samsung|microsoft|aws|starfive|broadcom)\b|\(.*"
+    r"|\b(?:\d+|dual|quad|six|eight|twelve|sixteen)[- ]cores?\b"
+    r"|\b(?:amd|intel|qualcomm|huawei|hisilicon|google|mediatek|samsung|microsoft|aws|starfive|broadcom)\b|\(.*"
 )
 _CPU_LINKS = r"\b(i[3579]|m[357]|w[3579]|[we])\s+(?=\d)"
 

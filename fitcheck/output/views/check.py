@@ -52,5 +52,10 @@ def _how(fit: Fit) -> str:
 
 
 def _end(report: Report) -> tuple[Block, ...]:
-    label = "run it with:         " if report.answer else "what would run it:   "
-    return tuple(line(f"     {label}{step}", indent=26) for step in report.next_steps)
+    return tuple(line(f"     {_label(step, report.answer):21}{step}", indent=26) for step in report.next_steps)
+
+
+def _label(step: str, answer: bool | None) -> str:
+    if not answer:
+        return "what would run it:"
+    return "get it from:" if step.startswith("https://") else "run it with:"
