@@ -14,7 +14,9 @@ The scale is the Artificial Analysis Intelligence Index of the snapshot that the
    as large and as new, not below one that is as small and as old. A fine-tune by others has the score of the model it
    was made from, a little less so that the original leads, and what reasoning adds where it adds that.
 3. For coding, public coding scores count half; a model made for code that has none gets what such models gain.
-4. A quantisation costs a share of the score: 1 - exp(-KL divergence / 2), from the divergences that llama.cpp publishes
+4. Embedding models have a scale of their own, MTEB (Multilingual), and a plane of their own through those that it
+   measured.
+5. A quantisation costs a share of the score: 1 - exp(-KL divergence / 2), from the divergences that llama.cpp publishes
    for Llama 3 8B, falling slowly with size as its Llama 2 7B and 70B tables show. The type that a model was trained in
    is free.
 
@@ -27,6 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 from msgspec import Struct
 
@@ -34,6 +37,7 @@ from fitcheck.advise.divergence import Divergence, QualityTables
 from fitcheck.types import Model, Quality, Task
 
 INDEX = "aa-intelligence"
+EMBEDDING_INDEX = "mteb-multilingual"
 PROXIES = ("lmarena-text", "swe-bench-verified", "aider-polyglot")
 CODING_INDICES = ("swe-bench-verified", "aider-polyglot", "aa-coding")
 _MARGIN = 2.0  # points below a like measured model; the plane's error is about 3.5
@@ -42,16 +46,18 @@ _TUNED = 0.5  # points below the model that a fine-tune was made from
 _CODER_GAIN = 2.0  # points; the measured code models lie 3 above the plane
 _SIBLING_STEP = 0.25  # share of the plane's slope that a newer or larger sibling of a measured model surely gains
 _FEWEST_SHARED = 5  # models that two indices must share before one is brought to the other's scale
+_FEWEST_ON_PLANE = 3  # measured embedding models: size and age are the two slopes, none of them reasons
 _UNDATED = 2024.5
 
 
 class Standing(Struct, frozen=True):
-    """A model's score before quantisation, where it comes from, and whether it was measured."""
+    """A model's score before quantisation, where it comes from, whether it was measured, and on which scale it is."""
 
     score: float
     estimated: bool
     rule: str
     source: str = ""
+    index: str = INDEX
 
 
 class Line(Struct, frozen=True):
@@ -112,6 +118,12 @@ def score_on(model: Model, index: str) -> float | None:
     return max(scores)[1] if scores else None
 
 
+def _measured(model: Model, index: str) -> Standing:
+    """The newest score on an index, as it was measured."""
+    newest = max((b for b in model.benchmarks if b.index == index), key=lambda b: (b.date, b.score))
+    return Standing(newest.score, False, f"measured, snapshot of {newest.date}", newest.source, index)
+
+
 def least_squares(rows: Sequence[Sequence[float]], values: Sequence[float]) -> list[float]:
     """Weights that minimise the squared error: the normal equations, a little damped, by Gauss-Jordan elimination."""
     width = len(rows[0])
@@ -159,7 +171,7 @@ class Qualities:
             if (line := _matched([(x, y) for model, y in measured if (x := score_on(model, index)) is not None]))
         }
         self._divergence = Divergence(quantizations)
-        self._standings: dict[tuple[str, bool], Standing] = {}
+        self._standings: dict[tuple[str, Task], Standing] = {}
         self._losses: dict[tuple[str, str], float] = {}
 
     def of(self, model: Model, quant: str, task: Task) -> Quality:
@@ -170,28 +182,32 @@ class Qualities:
         if share is None:
             share = self._losses[key] = self._divergence.loss(model, quant)
         loss = standing.score * share
-        return Quality(standing.score - loss, INDEX, standing.estimated, loss, standing.rule, standing.source)
+        return Quality(standing.score - loss, standing.index, standing.estimated, loss, standing.rule, standing.source)
 
     def standing(self, model: Model, task: Task) -> Standing:
         """The score before quantisation."""
-        key = (model.id, task is Task.CODING)
+        key = (model.id, task if task in (Task.CODING, Task.EMBEDDING) else Task.CHAT)
         standing = self._standings.get(key)
         if standing is None:
-            standing = self._for_code(model) if task is Task.CODING else self._general(model)
-            self._standings[key] = standing
+            rules = {Task.CODING: self._for_code, Task.EMBEDDING: self._for_embedding}
+            standing = self._standings[key] = rules.get(task, self._general)(model)
         return standing
 
+    @cached_property
+    def _embedding_plane(self) -> Plane:
+        scored = [(model, score_on(model, EMBEDDING_INDEX)) for model in self._by_id.values()]
+        return self._fit([(model, score) for model, score in scored if score is not None], _FEWEST_ON_PLANE)
+
     @staticmethod
-    def _fit(measured: list[tuple[Model, float]]) -> Plane:
-        if len(measured) < _FEWEST_SHARED:
+    def _fit(measured: list[tuple[Model, float]], fewest: int = _FEWEST_SHARED) -> Plane:
+        if len(measured) < fewest:
             return Plane(0.0, 5.0, 5.0, 0.0)  # a catalog without scores: the order of size and age is left
         return Plane(*least_squares([features(model) for model, _ in measured], [score for _, score in measured]))
 
     def _general(self, model: Model) -> Standing:
         score = score_on(model, INDEX)
         if score is not None:
-            benchmark = max((b for b in model.benchmarks if b.index == INDEX), key=lambda b: b.date)
-            return Standing(score, False, f"measured, snapshot of {benchmark.date}", benchmark.source)
+            return _measured(model, INDEX)
         parent = self._by_id.get(model.derived_from or "")
         proxies = self._on_scale(model, PROXIES)
         if parent is not None and not proxies:
@@ -223,6 +239,12 @@ class Qualities:
         if "coder" in model.abilities and general.estimated:
             return Standing(general.score + _CODER_GAIN, True, f"{general.rule}; made for code")
         return general
+
+    def _for_embedding(self, model: Model) -> Standing:
+        if score_on(model, EMBEDDING_INDEX) is not None:
+            return _measured(model, EMBEDDING_INDEX)
+        score = max(self._embedding_plane.at(features(model)) - _MARGIN, 1.0)
+        return Standing(score, True, "estimated from size and age", index=EMBEDDING_INDEX)
 
     def _on_scale(self, model: Model, indices: Sequence[str]) -> list[tuple[str, float]]:
         """The model's scores on other indices, brought to the scale."""

@@ -8,7 +8,7 @@ from fitcheck.advise.explain import context_curve, licence_in_plain_words
 from fitcheck.advise.suit import for_model
 from fitcheck.estimate.speed_nearest import nearest
 from fitcheck.session import Session
-from fitcheck.types import Fit, Model, Report, Request, Speed, Verdict
+from fitcheck.types import Fit, Model, Report, Request, Speed, Task, Verdict
 from fitcheck.units import format_tokens
 
 _SHOWN_SOURCES = 6
@@ -20,9 +20,8 @@ def explain(session: Session, request: Request, name: str) -> Report:
     request = for_model(model, session.question(name, model, request))
     chooser = session.chooser(request)
     fit = chooser.estimate(chooser.choose(model))
-    fit = replace(
-        fit, quality=session.qualities.of(model, fit.quant, request.task), speed=_with_published(session, fit, model)
-    )
+    speed = fit.speed if request.task is Task.EMBEDDING else _with_published(session, fit, model)
+    fit = replace(fit, quality=session.qualities.of(model, fit.quant, request.task), speed=speed)
     return session.report(
         "explain",
         f"{model.id} {fit.quant} with {fit.runtime}: {fit.verdict.value}",

@@ -91,4 +91,5 @@ def pages_note(found: Candidate, context_tokens: int, sequences: int) -> str:
     if per_token <= 0 or room <= 0:
         return ""
     tokens = int(room / per_token)
-    return f"paged KV cache holds {tokens:,} tokens: {tokens // context_tokens} sequences of {context_tokens:,} at once"
+    at_once = f"{tokens // context_tokens} times {context_tokens:,}"
+    return f"paged KV cache holds {tokens:,} tokens, {at_once} at once"

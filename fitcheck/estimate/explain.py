@@ -32,8 +32,7 @@ def _terms(use: Use, quant: str, model: Model, request: Request, runtimes: Runti
     yield Term("weights", use.name, use.weights, f"tensors of the {quant} file on this device", f"shape, {quant} mix")
     yield Term("kv_cache", use.name, use.kv, f"cells x K and V elements x {kv_types}, summed over layers", ENGINE)
     yield Term("recurrent_state", use.name, use.state, "convolution and state, 32-bit, per sequence", ENGINE)
-    tokens = f"a batch of {request.ubatch_tokens} tokens"
-    yield Term("compute_buffer", use.name, use.compute, f"allocation plan of the graph for {tokens}", ENGINE)
+    yield Term("compute_buffer", use.name, use.compute, f"graph of a batch of {request.ubatch_tokens} tokens", ENGINE)
     yield Term("output_buffer", use.name, use.output, f"{vocabulary} logits x 4 B x {request.parallel}", ENGINE)
     yield Term("projector", use.name, use.projector, "image encoder (mmproj) in 16 bits", "catalog")
     yield Term("runtime_overhead", use.name, use.overhead, "driver context and process", "observed")

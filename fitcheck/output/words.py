@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fitcheck.output.document import BAD, GOOD, WARN, Line, Span, line
-from fitcheck.types import Accelerator, Fit, Machine, PlacementKind, Report, Speed, Verdict
+from fitcheck.types import Accelerator, Fit, Machine, PlacementKind, Report, Request, Speed, Task, Verdict
 from fitcheck.units import format_bytes, format_speed, format_tokens
 
 _STYLES = {Verdict.FITS: GOOD, Verdict.TIGHT: WARN, Verdict.NO: BAD}
@@ -14,12 +14,14 @@ def verdict(value: Verdict) -> Span:
     return Span(value.value, _STYLES[value])
 
 
-def decode_speed(speed: Speed | None) -> str:
-    """``31–44``; ``~31–44`` where an input is assumed."""
+def speed_for(speed: Speed | None, request: Request | None) -> str:
+    """``31–44`` tokens/s written, of an embedding model those read; ``~31–44`` where an input is assumed."""
     if speed is None:
         return "unknown"
-    mark = "~" if speed.assumed else ""
-    return mark + format_speed(speed.decode_per_s.low, speed.decode_per_s.high)
+    reads = request is not None and request.task is Task.EMBEDDING
+    rate = speed.prefill_per_s if reads and speed.prefill_per_s else speed.decode_per_s
+    mark = "~" if speed.assumed or (reads and speed.rough_prefill) else ""
+    return mark + format_speed(rate.low, rate.high)
 
 
 def where(fit: Fit) -> str:

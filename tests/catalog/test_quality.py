@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from fitcheck import facts
 from fitcheck.advise.divergence import Divergence
-from fitcheck.advise.quality import INDEX, Qualities, effective_size, least_squares, score_on, year
+from fitcheck.advise.quality import EMBEDDING_INDEX, INDEX, Qualities, effective_size, least_squares, score_on, year
 from fitcheck.advise.suit import suits
 from fitcheck.catalog import Catalog, load
 from fitcheck.estimate.quantize import Quantizations
@@ -221,3 +221,13 @@ def test_judging_is_fast_enough_for_a_scan(catalog: Catalog, qualities: Qualitie
     for model in catalog.models:
         qualities.of(model, "Q4_K_M", Task.CHAT)
     assert (time.process_time() - start) / len(catalog.models) < 20e-6
+
+
+def test_embedding_models_are_compared_on_their_own_index(models: dict[str, Model], qualities: Qualities) -> None:
+    order = ("qwen3-embedding-8b", "qwen3-embedding-4b", "qwen3-embedding-0.6b", "bge-m3", "all-minilm-l6-v2")
+    standings = [qualities.standing(models[name], Task.EMBEDDING) for name in order]
+    assert {standing.index for standing in standings} == {EMBEDDING_INDEX}
+    assert [standing.score for standing in standings] == sorted((s.score for s in standings), reverse=True)
+    assert [standing.estimated for standing in standings] == [False, True, False, False, True]
+    assert qualities.of(models["qwen3-embedding-4b"], "Q8_0", Task.EMBEDDING).index == EMBEDDING_INDEX
+    assert qualities.standing(models["qwen3-14b"], Task.CHAT).index == INDEX

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fitcheck.output.document import BAD, BLANK, GOOD, STRONG, Block, Document, Span, line
-from fitcheck.output.words import decode_speed, where
-from fitcheck.types import Check, Fit, Report, Requirement
+from fitcheck.output.words import speed_for, where
+from fitcheck.types import Check, Fit, Report, Request, Requirement
 from fitcheck.units import format_bytes
 
 
@@ -23,7 +23,9 @@ def quiet(report: Report) -> str:
 def _blocks(check: Check, verbose: bool) -> Iterator[Block]:
     fit = check.fit
     if check.passed:
-        yield line(Span("yes", GOOD), "  ", Span(check.model, STRONG), f" {_how(fit)}" if fit else "", indent=5)
+        yield line(
+            Span("yes", GOOD), "  ", Span(check.model, STRONG), f" {_how(fit, check.request)}" if fit else "", indent=5
+        )
     else:
         yield line(
             Span("no", BAD), "   ", Span(check.model, STRONG), " does not meet the request on this machine", indent=5
@@ -35,7 +37,9 @@ def _blocks(check: Check, verbose: bool) -> Iterator[Block]:
     if not check.passed:
         yield BLANK
         if check.nearest:
-            yield line(f"     closest that passes: {check.nearest.model} {_how(check.nearest)}", indent=10)
+            yield line(
+                f"     closest that passes: {check.nearest.model} {_how(check.nearest, check.request)}", indent=10
+            )
 
 
 def _requirements(shown: list[Requirement]) -> Iterator[Block]:
@@ -47,8 +51,8 @@ def _requirements(shown: list[Requirement]) -> Iterator[Block]:
         yield line(needs, Span(f"has {requirement.found}", GOOD if requirement.met else BAD), indent=name_width + 7)
 
 
-def _how(fit: Fit) -> str:
-    return f"{fit.quant}, {format_bytes(fit.need_bytes)} on {where(fit)}, {decode_speed(fit.speed)} tokens/s"
+def _how(fit: Fit, request: Request | None) -> str:
+    return f"{fit.quant}, {format_bytes(fit.need_bytes)} on {where(fit)}, {speed_for(fit.speed, request)} tokens/s"
 
 
 def _end(report: Report) -> tuple[Block, ...]:

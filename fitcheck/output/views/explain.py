@@ -18,8 +18,8 @@ from fitcheck.output.document import (
     Table,
     line,
 )
-from fitcheck.output.words import decode_speed, devices, next_steps, room_for, verdict, where
-from fitcheck.types import ContextPoint, Fit, Interval, Report, Speed, Term, Verdict
+from fitcheck.output.words import devices, next_steps, room_for, speed_for, verdict, where
+from fitcheck.types import ContextPoint, Fit, Interval, Report, Speed, Task, Term, Verdict
 from fitcheck.units import format_bytes, format_rate, format_speed, format_tokens
 
 _COLUMNS = (
@@ -47,7 +47,8 @@ def document(report: Report, verbose: bool = False) -> Document:
 def quiet(report: Report) -> str:
     """Need and speed in one line."""
     fit = report.fits[0]
-    return f"{fit.model} {fit.quant} {fit.verdict.value} {format_bytes(fit.need_bytes)} {decode_speed(fit.speed)}"
+    speed = speed_for(fit.speed, report.request)
+    return f"{fit.model} {fit.quant} {fit.verdict.value} {format_bytes(fit.need_bytes)} {speed}"
 
 
 def _blocks(report: Report, fit: Fit) -> Iterator[Block]:
@@ -62,11 +63,14 @@ def _blocks(report: Report, fit: Fit) -> Iterator[Block]:
     yield BLANK
     yield Bars(tuple(_part_bars(fit)))
     yield BLANK
-    yield from _speed(fit.speed)
-    yield from _curve(report.context_curve, fit)
+    writes = report.request is None or report.request.task is not Task.EMBEDDING
+    yield from _speed(fit.speed, writes)
+    yield from _curve(report.context_curve, fit, writes)
     yield from _quality(fit)
-    for note in report.notes:
+    for note in (*fit.notes, *report.notes):
         yield line(Span(note, DIM if note.startswith("source") else ""), indent=2)
+    if fit.placement.flags and fit.verdict is not Verdict.NO:
+        yield line(Span(f"flags of this placement: {' '.join(fit.placement.flags)}", DIM), indent=2)
     yield BLANK
     yield from next_steps(report)
 
@@ -102,20 +106,15 @@ def _part_bars(fit: Fit) -> Iterator[Bar]:
         yield Bar(_name(name), count / longest, Span(format_bytes(count)))
 
 
-def _speed(speed: Speed | None) -> Iterator[Block]:
+def _speed(speed: Speed | None, writes: bool) -> Iterator[Block]:
     if speed is None:
         return
     decode = speed.decode_per_s
-    rate = f"{speed.bytes_per_token / 1e9:.2g} GB per token at {format_rate(speed.bandwidth_per_s)}"
+    rate = f"{_figures(speed.bytes_per_token / 1e9)} GB per token at {format_rate(speed.bandwidth_per_s)}"
     likely = f"{decode.likely:.0f}" if decode.likely >= 10 else f"{decode.likely:.1f}"
-    yield line(
-        Span("SPEED   ", DIM),
-        f"{decode_speed(speed)} tokens/s ({likely} likely), bound by {speed.bound_by}: {rate}",
-        indent=8,
-    )
-    prompt = _prompt(speed)
-    if prompt:
-        yield line(" " * 8 + prompt, indent=8)
+    written = f"{speed_for(speed, None)} tokens/s ({likely} likely), bound by {speed.bound_by}: {rate}"
+    for number, text in enumerate(filter(None, (written if writes else "", _prompt(speed, writes)))):
+        yield line(Span(" " * 8 if number else "SPEED   ", DIM), text, indent=8)
     if speed.assumed:
         yield line(f"        ~ assumed: {', '.join(speed.assumed)}", indent=8)
     for found in speed.nearest[:3]:
@@ -124,12 +123,12 @@ def _speed(speed: Speed | None) -> Iterator[Block]:
         yield line(" " * 8 + text, indent=8)
 
 
-def _prompt(speed: Speed) -> str:
+def _prompt(speed: Speed, writes: bool) -> str:
     parts = []
     if speed.prefill_per_s and not _says_nothing(speed.prefill_per_s):
         mark = "roughly " if speed.rough_prefill else ""
         parts.append(f"prompt {mark}{format_speed(speed.prefill_per_s.low, speed.prefill_per_s.high)} tokens/s")
-    if speed.first_token_s and not _says_nothing(speed.first_token_s):
+    if writes and speed.first_token_s and not _says_nothing(speed.first_token_s):
         parts.append(f"first token in {_seconds(speed.first_token_s)}")
     if speed.load_s:
         parts.append(f"loads in {_seconds(speed.load_s)}")
@@ -142,26 +141,30 @@ def _says_nothing(interval: Interval) -> bool:
 
 
 def _seconds(interval: Interval) -> str:
-    return f"{interval.low:.2g}–{interval.high:.2g} s"
+    return f"{_figures(interval.low)}–{_figures(interval.high)} s"
 
 
-def _curve(points: tuple[ContextPoint, ...], fit: Fit) -> Iterator[Block]:
+def _figures(value: float) -> str:
+    """Two figures, and all of those before the point."""
+    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
+
+
+def _curve(points: tuple[ContextPoint, ...], fit: Fit, writes: bool) -> Iterator[Block]:
     if not points:
         return
     yield BLANK
-    most = (
-        f": room for {room_for(fit)} on {where(fit)}; speeds when it is full" if fit.verdict is not Verdict.NO else ""
-    )
+    speeds = "; speeds when it is full" if writes else ""
+    most = f": room for {room_for(fit)} on {where(fit)}{speeds}" if fit.verdict is not Verdict.NO else ""
     yield line(Span("CONTEXT", DIM), most)
     longest = max(point.need_bytes for point in points)
-    yield Bars(tuple(_point(point, longest) for point in points))
+    yield Bars(tuple(_point(point, longest, writes) for point in points))
 
 
-def _point(point: ContextPoint, longest: int) -> Bar:
+def _point(point: ContextPoint, longest: int, writes: bool) -> Bar:
     where = f" {point.kind.value}" if point.kind else ""
     decode = point.decode_per_s
-    speed = f"{where}, {format_speed(decode.low, decode.high)} tokens/s" if decode else ""
-    value = f"{format_bytes(point.need_bytes)}{speed if point.fits else ', no'}"
+    speed = f", {format_speed(decode.low, decode.high)} tokens/s" if decode and writes else ""
+    value = f"{format_bytes(point.need_bytes)}{where + speed if point.fits else ', no'}"
     return Bar(format_tokens(point.context_tokens), point.need_bytes / longest, Span(value, "" if point.fits else BAD))
 
 
@@ -169,6 +172,6 @@ def _quality(fit: Fit) -> Iterator[Block]:
     yield BLANK
     found = fit.quality
     if found is not None:
-        how = f"estimated: {found.rule}" if found.estimated else found.source
+        how = f"estimated: {found.rule.removeprefix('estimated ')}" if found.estimated else found.source
         loss = f", {found.quant_loss:.1f} of it lost to {fit.quant}" if found.quant_loss >= 0.05 else ""
         yield line(f"quality: {found.score:.0f} on {found.index}{loss} ({how})", indent=2)

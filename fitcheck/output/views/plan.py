@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fitcheck.output.document import BAD, BLANK, DIM, GOOD, STRONG, Block, Column, Document, Span, Table, line
-from fitcheck.output.words import decode_speed, next_steps, where
-from fitcheck.types import Hardware, Report
+from fitcheck.output.words import next_steps, speed_for, where
+from fitcheck.types import Hardware, Report, Request
 from fitcheck.units import format_bytes, format_tokens
 
 _COLUMNS = (
@@ -47,7 +47,7 @@ def _blocks(report: Report) -> Iterator[Block]:
         if not requirement.met:
             yield line(f"  {requirement.name}: needs {requirement.needed}, has {requirement.found}", indent=4)
     yield BLANK
-    yield Table(_COLUMNS, tuple(_row(option) for option in report.hardware))
+    yield Table(_COLUMNS, tuple(_row(option, request) for option in report.hardware))
     found = {option.kind for option in report.hardware} | {"this_machine"}
     missing = [name for kind, name in _KINDS.items() if kind not in found]
     if missing and not check.passed:
@@ -59,11 +59,11 @@ def _blocks(report: Report) -> Iterator[Block]:
     yield from next_steps(report)
 
 
-def _row(option: Hardware) -> tuple[Span, ...]:
+def _row(option: Hardware, request: Request | None) -> tuple[Span, ...]:
     return (
         Span(_KINDS.get(option.kind, option.kind)),
         Span(option.what, STRONG),
         Span(format_bytes(option.fit.need_bytes)),
         Span(where(option.fit)),
-        Span(decode_speed(option.fit.speed)),
+        Span(speed_for(option.fit.speed, request)),
     )

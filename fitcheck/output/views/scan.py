@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fitcheck.output.document import BLANK, DIM, STRONG, Block, Column, Document, Span, Table, line
-from fitcheck.output.words import decode_speed, machine_line, next_steps, room_for, verdict, where
-from fitcheck.types import Fit, Report
+from fitcheck.output.words import machine_line, next_steps, room_for, speed_for, verdict, where
+from fitcheck.types import Fit, Report, Request, Task
 from fitcheck.units import format_bytes, format_tokens
 
 COLUMNS = (
@@ -41,8 +41,10 @@ def _blocks(report: Report) -> Iterator[Block]:
     if report.machine:
         yield line(machine_line(report.machine), indent=2)
         yield BLANK
-    yield Table(COLUMNS, tuple(_row(fit) for fit in report.fits))
-    yield line(Span(_hidden(report), DIM), indent=4)
+    yield Table(COLUMNS, tuple(_row(fit, report.request) for fit in report.fits))
+    hidden = _hidden(report)
+    if hidden:
+        yield line(Span(hidden, DIM), indent=4)
     yield line(Span(_footnote(report), DIM))
     if report.best:
         yield BLANK
@@ -53,13 +55,13 @@ def _blocks(report: Report) -> Iterator[Block]:
     yield from next_steps(report)
 
 
-def _row(fit: Fit) -> tuple[Span, ...]:
+def _row(fit: Fit, request: Request | None) -> tuple[Span, ...]:
     return (
         Span(fit.model, STRONG),
         Span(fit.quant),
         Span(format_bytes(fit.need_bytes)),
         Span(where(fit)),
-        Span(decode_speed(fit.speed)),
+        Span(speed_for(fit.speed, request)),
         Span(room_for(fit)),
         verdict(fit.verdict),
     )
@@ -69,7 +71,8 @@ def _hidden(report: Report) -> str:
     if not report.fits:
         return f"nothing runs here as asked; {report.hidden_not} do not fit or are too slow"
     more = f"{report.hidden_fits} more fit (--all), " if report.hidden_fits else ""
-    return f"... {more}{report.hidden_not} do not fit or are too slow"
+    left = f"{report.hidden_not} do not fit or are too slow" if report.hidden_not else ""
+    return f"... {more}{left}".removesuffix(", ") if more or left else ""
 
 
 def _footnote(report: Report) -> str:
@@ -77,4 +80,6 @@ def _footnote(report: Report) -> str:
     context = "full" if request is None or request.context_tokens is None else format_tokens(request.context_tokens)
     runtimes = ", ".join(dict.fromkeys(fit.runtime for fit in report.fits)) or "no runtime"
     assumed = any(fit.speed and fit.speed.assumed for fit in report.fits)
-    return f"{context} context, {runtimes}." + (" ~ marks speeds that rest on an assumption." if assumed else "")
+    reading = " Tokens/s are read, not written." if request is not None and request.task is Task.EMBEDDING else ""
+    mark = " ~ marks speeds that rest on an assumption." if assumed and not reading else ""
+    return f"{context} context, {runtimes}.{reading}{mark}"
