@@ -46,10 +46,12 @@ _FIELDS: dict[str, tuple[str, tuple[type, ...]]] = {
 
 
 class Wanted(Struct, frozen=True):
-    """One model that is needed: its name and those that would do instead, in order, and what is asked of them."""
+    """One model that is needed: its name and those that would do instead, in order, and what is asked of them.
+    ``where``: file and line."""
 
     names: tuple[str, ...]
     options: RequestOptions
+    where: str = ""
 
     def request(self, given: RequestOptions) -> Request:
         """What is asked; the options of the command line go first."""
@@ -99,7 +101,11 @@ class _Place(Struct, frozen=True):
     entry: int = 0
 
     def error(self, field: str, message: str, hint: str = "") -> FitcheckError:
-        return FitcheckError("bad_configuration", f"{self.file} line {self._line(field)}: {field} {message}", hint)
+        return FitcheckError("bad_configuration", f"{self.of(field)}: {field} {message}", hint)
+
+    def of(self, field: str) -> str:
+        """File and line of a field."""
+        return f"{self.file} line {self._line(field)}"
 
     def _line(self, field: str) -> int:
         """The line of the field; of its table where the field is not there."""
@@ -115,11 +121,12 @@ class _Place(Struct, frozen=True):
 def _wanted(entry: dict[str, Any], defaults: dict[str, Any], place: _Place) -> Wanted:
     entry = dict(entry)
     name, others = entry.pop("model", None), entry.pop("alternatives", [])
+    options = _options(entry, place)
     if not isinstance(name, str) or not name:
         raise place.error("model", "is missing, or not a name", 'write it like model = "llama3.1:8b"')
     if not isinstance(others, list) or not all(isinstance(other, str) and other for other in others):
         raise place.error("alternatives", "must be a list of names", 'write it like alternatives = ["llama3.1:8b"]')
-    return Wanted((name, *others), RequestOptions(**{**defaults, **_options(entry, place)}))
+    return Wanted((name, *others), RequestOptions(**{**defaults, **options}), place.of("model"))
 
 
 def _options(table: dict[str, Any], place: _Place) -> dict[str, Any]:

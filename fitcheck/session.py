@@ -26,7 +26,14 @@ if TYPE_CHECKING:
 
 
 #: Where to get the programs that commands start.
-PAGES = {"ollama": "https://ollama.com/download", "llama-server": "https://github.com/ggml-org/llama.cpp/releases"}
+PAGES = {
+    "ollama": "https://ollama.com/download",
+    "llama-server": "https://github.com/ggml-org/llama.cpp/releases",
+    "vllm": "https://docs.vllm.ai",
+    "mlx_lm.server": "https://github.com/ml-explore/mlx-lm",
+    "mlx_lm.convert": "https://github.com/ml-explore/mlx-lm",
+    "transformers": "https://huggingface.co/docs/transformers",
+}
 
 
 class Session:
@@ -139,13 +146,11 @@ class Session:
         qualities = self.qualities
         return Ranker(models, self.chooser(request), qualities)
 
-    def missing_tool(self, command: str) -> tuple[str, str] | None:
-        """The program that ``command`` starts and the page to get it from, where this machine does not have it."""
-        from shutil import which
-
-        tool = command.partition(" ")[0]
-        page = PAGES.get(tool)
-        return None if page is None or self.machine.pretended or which(tool) else (tool, page)
+    def missing_tools(self, commands: Iterable[str]) -> tuple[str, ...]:
+        """Where to get each program that the commands start and this machine does not have, a line for each."""
+        tools = dict.fromkeys(command.partition(" ")[0] for command in commands)
+        missing = (tool for tool in tools if tool in PAGES and not self.machine.pretended and not _is_here(tool))
+        return tuple(f"to install {tool}: {PAGES[tool]}" for tool in missing)
 
     def report(self, command: str, summary: str, request: Request | None = None, **more: Any) -> Report:
         """A report of this session, with the versions filled in, and the machine where it was looked at."""
@@ -160,6 +165,12 @@ class Session:
             catalog_date=self.catalog.date,
             **more,
         )
+
+
+def _is_here(program: str) -> bool:
+    """Whether the shell would find a program; importing ``shutil`` for that takes longer than looking."""
+    names = (program, f"{program}.exe")
+    return any(os.access(Path(folder, name), os.X_OK) for folder in os.get_exec_path() for name in names)
 
 
 def user_folder() -> Path | None:

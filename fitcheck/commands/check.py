@@ -9,18 +9,20 @@ from msgspec.structs import replace
 
 from fitcheck.advise.check import requirements, task_requirement
 from fitcheck.advise.suit import for_model
-from fitcheck.errors import EXIT_NO, EXIT_OK
+from fitcheck.errors import EXIT_NO, EXIT_OK, FitcheckError
 from fitcheck.options import RequestOptions
 from fitcheck.session import Session
 from fitcheck.types import Check, Fit, Model, Report, Request
 
 
 class Wish(Struct, frozen=True):
-    """A model that is needed, or one of several (``names`` in order of preference). ``task_given``: it was named."""
+    """A model that is needed, or one of several (``names`` in order of preference). ``task_given``: it was named.
+    ``where``: the file and line that ask for it."""
 
     names: tuple[str, ...]
     request: Request
     task_given: bool = False
+    where: str = ""
 
 
 def check(session: Session, request: Request, wishes: tuple[Wish, ...]) -> Report:
@@ -36,6 +38,7 @@ def check(session: Session, request: Request, wishes: tuple[Wish, ...]) -> Repor
         exit_code=EXIT_OK if passed else EXIT_NO,
         checks=checks,
         fits=tuple(c.fit for c in checks if c.fit),
+        notes=session.missing_tools(_next_steps(checks, passed)),
         next_steps=tuple(_next_steps(checks, passed)),
     )
 
@@ -45,11 +48,22 @@ def wishes_of_file(path: Path, options: RequestOptions) -> tuple[Wish, ...]:
     from fitcheck.configuration import load
 
     return tuple(
-        Wish(wanted.names, wanted.request(options), bool(options.task or wanted.options.task)) for wanted in load(path)
+        Wish(wanted.names, wanted.request(options), bool(options.task or wanted.options.task), wanted.where)
+        for wanted in load(path)
     )
 
 
 def _grant(session: Session, wish: Wish) -> list[Check]:
+    """What ``_try`` finds; an error says where the wish stands."""
+    try:
+        return _try(session, wish)
+    except FitcheckError as error:
+        if not wish.where:
+            raise
+        raise FitcheckError(error.code, f"{wish.where}: {error.message}", error.hint) from error
+
+
+def _try(session: Session, wish: Wish) -> list[Check]:
     """The first model that passes, alone; where none does, all of them with what comes closest."""
     models = [(name, session.model(name)) for name in wish.names]
     attempts = []
@@ -58,8 +72,10 @@ def _grant(session: Session, wish: Wish) -> list[Check]:
         attempts.append(check_model(session, model, request, wish.task_given))
         if attempts[-1].passed:
             return [replace(attempts[-1], chosen=len(models) > 1)]
-    nearest = _nearest(session, wish.request)
-    return [replace(attempt, nearest=nearest) for attempt in attempts]
+    return [
+        replace(attempt, nearest=_nearest(session, model, attempt.request or wish.request, wish.task_given))
+        for (_, model), attempt in zip(models, attempts, strict=True)
+    ]
 
 
 def check_model(session: Session, model: Model, request: Request, task_given: bool = False) -> Check:
@@ -74,8 +90,12 @@ def check_model(session: Session, model: Model, request: Request, task_given: bo
     return Check(model.id, all(r.met for r in found), found, fit, request=request)
 
 
-def _nearest(session: Session, request: Request) -> Fit | None:
-    """The best model that passes."""
+def _nearest(session: Session, model: Model, request: Request, task_given: bool) -> Fit | None:
+    """The model itself in another quantisation than the one asked for, else the best model that passes."""
+    if request.quant:
+        other = check_model(session, model, replace(request, quant=None), task_given)
+        if other.passed:
+            return other.fit
     ranker = session.ranker(request)
     return next(map(ranker.fit, ranker.best(request.task, 1)), None)
 

@@ -29,7 +29,7 @@ def explain(session: Session, request: Request, name: str) -> Report:
         fits=(fit,),
         models=(model,),
         context_curve=context_curve(model, fit, session.machine, request, session.estimator),
-        notes=tuple(_notes(session, model, fit)),
+        notes=(*_notes(session, model, fit), *session.missing_tools(_next_steps(model, fit))),
         next_steps=tuple(_next_steps(model, fit)),
     )
 

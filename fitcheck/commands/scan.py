@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from fitcheck.advise.rank import Ranking, rank
 from fitcheck.session import Session
@@ -29,7 +29,7 @@ def scan(session: Session, request: Request, limit: int | None = SHOWN, installe
             *_order(session, ranking.fits),
             *ranking.notes,
             *problems,
-            *_missing_tools(session, (answer.command for answer in ranking.best)),
+            *session.missing_tools(answer.command for answer in ranking.best),
         ),
         next_steps=tuple(_next_steps(ranking.best)),
     )
@@ -63,9 +63,3 @@ def _next_steps(best: tuple[Answer, ...]) -> Iterator[str]:
     if best[0].command:
         yield best[0].command
     yield f"fitcheck explain {best[0].model}"
-
-
-def _missing_tools(session: Session, commands: Iterable[str]) -> Iterator[str]:
-    """One line for each program that the commands start and this machine does not have."""
-    missing = dict.fromkeys(filter(None, map(session.missing_tool, commands)))
-    return (f"to install {tool}: {page}" for tool, page in missing)

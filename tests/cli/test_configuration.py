@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from fitcheck.commands import check as command
+from fitcheck.commands.check import Wish, wishes_of_file
 from fitcheck.configuration import find, load
 from fitcheck.errors import FitcheckError
 from fitcheck.options import RequestOptions
-from fitcheck.types import Licences, PlacementKind, Task
+from fitcheck.session import Session
+from fitcheck.types import Licences, PlacementKind, Request, Task
 
 HERE = Path(__file__).parent
 GPU = ["--on", str(HERE / "machine_gpu.json")]
@@ -120,3 +123,30 @@ def test_a_setup_script_is_one_line(tmp_path: Path) -> None:
     done = check(tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: fitcheck.toml line 3: context")
+
+
+@pytest.mark.parametrize(
+    ("entry", "line", "says"),
+    [
+        ('modl = "qwen3-0.6b"', 3, "modl is not a field"),
+        ('model = "qwn3-0.6b"', 3, "unknown model 'qwn3-0.6b'"),
+        ('min-speed = 1\nmodel = "qwen3-0.6b"\nquant = "Q9"', 4, "unknown quantisation Q9"),
+    ],
+)
+def test_a_mistake_is_found_with_its_line(tmp_path: Path, entry: str, line: int, says: str) -> None:
+    path = written(tmp_path, f'context = "4k"\n[[models]]\n{entry}\n')
+    with pytest.raises(FitcheckError, match=f"^fitcheck.toml line {line}: {says}"):
+        command.check(Session("RTX 4070"), Request(), wishes_of_file(path, RequestOptions()))
+
+
+def test_what_comes_closest_to_an_embedding_model_embeds(tmp_path: Path) -> None:
+    path = written(tmp_path, '[[models]]\nmodel = "nomic-embed-text-v1.5"\ncontext = "16k"\n')
+    (found,) = command.check(Session("RTX 4070"), Request(), wishes_of_file(path, RequestOptions())).checks
+    assert not found.passed and found.nearest is not None and "embed" in found.nearest.model
+
+
+def test_what_comes_closest_to_a_quantisation_is_another_of_the_same_model() -> None:
+    request = Request(quant="Q8_0")
+    (found,) = command.check(Session("RTX 4060"), request, (Wish(("qwen3-14b",), request),)).checks
+    assert not found.passed and found.nearest is not None
+    assert found.nearest.model == "qwen3-14b" and found.nearest.quant != "Q8_0"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fitcheck.output.document import BAD, BLANK, GOOD, STRONG, Block, Document, Span, line
+from fitcheck.output.document import BAD, BLANK, DIM, GOOD, STRONG, Block, Document, Span, line
 from fitcheck.output.words import speed_for, where
 from fitcheck.types import Check, Fit, Report, Request, Requirement
 from fitcheck.units import format_bytes
@@ -56,7 +56,8 @@ def _how(fit: Fit, request: Request | None) -> str:
 
 
 def _end(report: Report) -> tuple[Block, ...]:
-    return tuple(line(f"     {_label(step, report.answer):21}{step}", indent=26) for step in report.next_steps)
+    steps = tuple(line(f"     {_label(step, report.answer):21}{step}", indent=26) for step in report.next_steps)
+    return (*steps, *(line(Span(f"     {note}", DIM), indent=5) for note in report.notes))
 
 
 def _label(step: str, answer: bool | None) -> str:
