@@ -21,7 +21,7 @@ _LEVELS = {
     "decode/read": ("backend", "memory", "engine", "build", "bandwidth"),
     "decode/cache": ("backend",),
     "decode/operation_us": ("backend", "engine", "build", "runtime"),
-    "decode/core": ("instructions",),
+    "decode/core": ("instructions", "virtual"),
     "decode/core_read_ns": ("backend",),
     "decode/compute_ns": ("backend",),
     "decode/token_ms": ("backend",),
@@ -93,6 +93,8 @@ def _cpu(machine: Machine, engine: str, speed_model: SpeedModel) -> Device:
     names = {"backend": "cpu", "chip": cpu.name, "instructions": _instructions(machine)}
     if measured:
         names["bandwidth"] = "measured"
+    if "hypervisor" in cpu.features and cpu.physical_cores == cpu.logical_cpus:
+        names["virtual"] = "yes"
     if engine != _DEFAULT_ENGINE:
         names["runtime"] = engine
     return Device(
@@ -127,7 +129,8 @@ def _gpu(card: Accelerator, engine: str, year: str, speed_model: SpeedModel) -> 
     target = card.compute_capability or card.gfx_target
     names = {"backend": backend, "hardware": name}
     if target:
-        names["target"] = target
+        if not brought:  # vLLM and others bring kernels for each generation
+            names["target"] = target
         memory = next((kind for kind, targets in speed_model.memories.items() if target in targets), None)
         if memory:
             names["memory"] = memory

@@ -21,7 +21,7 @@ _FEATURES = {
     "x86": (
         "sse4_2", "avx", "f16c", "fma", "bmi2", "avx2", "avx_vnni", "avx_vnni_int8", "avx512f", "avx512bw", "avx512vl",
         "avx512vbmi", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx10_1", "amx_tile", "amx_int8", "amx_bf16",
-        "amx_fp16",
+        "amx_fp16", "hypervisor",
     ),
     "arm": ("neon", "asimd", "fphp", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "svei8mm", "sme", "sme2"),
     "other": ("altivec", "vsx", "mma", "vx", "vxe", "vxe2", "nnpa", "lsx", "lasx", "msa"),
