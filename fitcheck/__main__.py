@@ -96,13 +96,19 @@ def _code_of_exit(error: SystemExit) -> int:
     return EXIT_ERROR
 
 
+def _path(error: BaseException) -> str:
+    """The command that was being read: ``fitcheck catalog add``."""
+    words = getattr(getattr(error, "ctx", None), "command_path", "").split()
+    return " ".join(("fitcheck", *words[1:]))
+
+
 def _describe(error: BaseException) -> tuple[str, str, str]:
     """Stable code, one line, and what to type next."""
     if type(error).__name__ == "FitcheckError":
         return tuple(_one_line(str(getattr(error, name))) for name in ("code", "message", "hint"))  # type: ignore[return-value]
     if hasattr(error, "format_message"):  # the command-line library: bad option, missing argument, unknown command
         message = _one_line(str(error.format_message())).rstrip(".")
-        return "bad_option", message[:1].lower() + message[1:], "fitcheck --help lists commands and options"
+        return "bad_option", message[:1].lower() + message[1:], f"{_path(error)} --help lists commands and options"
     hint = "run it again with --verbose and report what it prints"
     if isinstance(error, ImportError):
         return (

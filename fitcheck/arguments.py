@@ -56,6 +56,6 @@ def _value(parameter: Parameter, texts: list[str]) -> Any:
     values = [parameter.kind(text) for text in texts]
     least, most = parameter.declared.least, parameter.declared.most
     for value in values:
-        if (least is not None and value < least) or (most is not None and value > most):
+        if not ((least is None or value >= least) and (most is None or value <= most)):  # nan is neither
             raise ValueError
     return values if parameter.many else values[0]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from msgspec import Struct
 
 from fitcheck.errors import EXIT_INTERRUPTED, FitcheckError
-from fitcheck.options import MODEL_HELP, MachineOptions, OutputOptions, RequestOptions
+from fitcheck.options import MODEL_HELP, MachineOptions, OutputOptions, RequestOptions, positive
 from fitcheck.parameters import argument, call, option, parameters_of
 from fitcheck.types import Licences, Task
 
@@ -158,6 +158,7 @@ def calibrate(
     output.check()
     from fitcheck.commands import calibrate as command
 
+    seconds = positive("--seconds", seconds)  # nan is within all bounds for some versions of the library
     session = _session()
     return _print(command.forget(session) if forget else command.calibrate(session, seconds), output)
 

@@ -16,8 +16,7 @@ def requirements(model: Model, fit: Fit, request: Request) -> tuple[Requirement,
 
 def _requirements(model: Model, fit: Fit, request: Request) -> Iterator[Requirement]:
     fits = fit.verdict is not Verdict.NO
-    what = f"({fit.quant}, {format_tokens(fit.context_tokens)})"
-    yield Requirement("memory", fits, f"{format_bytes(fit.need_bytes)} {what}", _memory_found(fit))
+    yield _memory(fit, fits)
     yield from _context(model, request)
     speed = fit.speed
     least = floor_per_s(model, request.task) if request.min_decode_per_s is None else request.min_decode_per_s
@@ -39,6 +38,16 @@ def task_requirement(model: Model, request: Request) -> Requirement:
     """Whether the model is made for the task that was named."""
     made_for = ", ".join((*model.modalities, *model.abilities))
     return Requirement("task", suits(model, request.task), request.task.value, made_for)
+
+
+def _memory(fit: Fit, fits: bool) -> Requirement:
+    """All of it against all there is; where that would do and one device is too small, that device."""
+    what = f"({fit.quant}, {format_tokens(fit.context_tokens)})"
+    short = [use for use in fit.placement.devices if use.need_bytes > use.have_bytes]
+    if short and fit.need_bytes <= fit.have_bytes:
+        needed = f"{format_bytes(short[0].need_bytes)} on {short[0].device} {what}"
+        return Requirement("memory", fits, needed, format_bytes(short[0].have_bytes))
+    return Requirement("memory", fits, f"{format_bytes(fit.need_bytes)} {what}", _memory_found(fit))
 
 
 def _memory_found(fit: Fit) -> str:

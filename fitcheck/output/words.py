@@ -69,7 +69,8 @@ def short_name(name: str) -> str:
 
 def _ram(machine: Machine) -> str:
     total, usable = _whole(machine.ram.total_bytes), machine.ram.usable_bytes
-    return f"{total} RAM" + (f", {_gib(usable)} free" if usable < machine.ram.total_bytes else "")
+    free = _gib(usable) if total.endswith("GiB") else format_bytes(usable)
+    return f"{total} RAM" + (f", {free} free" if usable < machine.ram.total_bytes else "")
 
 
 def _card(card: Accelerator) -> str:

@@ -32,6 +32,10 @@ _HOSTS = {
 #: Installed RAM per memory channel, GiB, where neither the text nor the platform says.
 _CHANNEL_GIB = {"desktop": 16, "laptop": 8, "mini": 16, "workstation": 16, "server": 32}
 
+#: RAM beside datacentre cards, in units of their memory: what clouds rent with one (13 to 85 GB with a T4 or A100 40GB,
+#: 117 to 256 GB with an H100).
+_RAM_PER_CARD_MEMORY = 2
+
 #: Share of the installed memory that the system sees; firmware and graphics keep the rest.
 _VISIBLE_SHARE = {"sbc": 0.985, "soc": 1.0, "embedded": 0.96}
 _PC_SHARE = 0.975
@@ -117,6 +121,8 @@ def _installed(named: Named, processor: Processor, sockets: int) -> tuple[int, s
     platform = processor.row
     size = platform.ram_gib or _CHANNEL_GIB.get(platform.kind, 8) * platform.channels * sockets
     on_cards = sum((row.memory_gib or 0) * part.count for row, part in named.cards)
+    if not named.processors and any(row.form == "datacenter" for row, _ in named.cards):
+        size, on_cards = _CHANNEL_GIB["server"], on_cards * _RAM_PER_CARD_MEMORY
     while size < on_cards:
         size *= 2
     return int(size * GIB), _ASSUMED

@@ -161,12 +161,12 @@ _WEAK = re.compile(r"^(?:(?:rtx|gtx|gt|rx|arc|quadro)(?=[a-z]?\d)|rx(?=vega)|(?:
 
 def _fold(text: str) -> str:
     """A spelling reduced to what tells cards apart: ``NVIDIA GeForce RTX 4090 Mobile`` -> ``rtx4090laptop``."""
-    words = _WORD.findall(text.lower())
-    return "".join(
+    words = [
         "sxm" if word.startswith("sxm") else _SAME_WORDS.get(word, word)
-        for word in words
+        for word in _WORD.findall(text.lower())
         if word not in _DROPPED_WORDS and not word.startswith("hbm")
-    )
+    ]
+    return "".join(sorted(words, key="laptop".__eq__))  # "laptop RTX 4060" is said as well
 
 
 def _spellings(row: GpuRow) -> tuple[str, ...]:

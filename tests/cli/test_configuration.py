@@ -150,3 +150,10 @@ def test_what_comes_closest_to_a_quantisation_is_another_of_the_same_model() -> 
     (found,) = command.check(Session("RTX 4060"), request, (Wish(("qwen3-14b",), request),)).checks
     assert not found.passed and found.nearest is not None
     assert found.nearest.model == "qwen3-14b" and found.nearest.quant != "Q8_0"
+
+
+def test_one_device_that_is_too_small_is_named() -> None:
+    request = Request(parallel=8, context_tokens=32768, allow=(PlacementKind.GPU,))
+    (found,) = command.check(Session("RTX 3060"), request, (Wish(("llama-3.1-8b",), request),)).checks
+    memory = found.requirements[0]
+    assert not memory.met and "on gpu0" in memory.needed and memory.found == "11.6 GiB"

@@ -176,7 +176,7 @@ def test_every_row_gives_the_speed_model_what_it_needs() -> None:
     for row in ROWS:
         assert row.compute.get("fp16", 0) > 1e11, row.name
         assert row.architecture and row.form and row.backends, row.name
-        assert row.form in {"desktop", "laptop", "workstation", "datacenter", "soc", "embedded"}, row.name
+        assert row.form in {"desktop", "laptop", "workstation", "datacenter", "soc", "embedded", "mining"}, row.name
 
 
 def test_backends_follow_what_the_engines_still_build_for() -> None:

@@ -269,3 +269,15 @@ def test_every_name_of_the_published_measurements_is_a_machine() -> None:
         machine = pretend(name, tables=TABLES)
         pools = [card.pool for card in machine.accelerators] or [machine.ram]
         assert all(pool.bandwidth is not None and pool.bandwidth.per_s > 1e9 for pool in pools), name
+
+
+@pytest.mark.parametrize(
+    ("text", "least_gib", "most_gib"), [("T4", 12, 60), ("H100", 160, 260), ("8x H100", 1200, 2100), ("L4", 30, 90)]
+)
+def test_beside_a_datacentre_card_is_the_ram_that_clouds_rent_with_it(text: str, least_gib: int, most_gib: int) -> None:
+    assert least_gib <= pretend(text).ram.total_bytes / 2**30 <= most_gib
+
+
+@pytest.mark.parametrize("text", ["laptop RTX 4060", "RTX 4060 laptop", "notebook RTX 4060 8GB", "RTX 4060 Mobile"])
+def test_a_laptop_may_be_named_before_its_card(text: str) -> None:
+    assert pretend(text).accelerators[0].name == "NVIDIA GeForce RTX 4060 Laptop GPU"
