@@ -14,9 +14,10 @@ import msgspec
 
 if TYPE_CHECKING:
     from fitcheck.estimate.buffers import BufferTable
-    from fitcheck.estimate.quantize import Quantizations, WeightsTable
+    from fitcheck.estimate.quantizations import Quantizations
     from fitcheck.estimate.runtimes import Runtimes
     from fitcheck.estimate.speed_model import SpeedModel
+    from fitcheck.estimate.stored import WeightsTable
     from fitcheck.types import Measurement
 
 DATA = Path(__file__).parent / "data"
@@ -39,7 +40,7 @@ class Facts:
     @cached_property
     def quantizations(self) -> Quantizations:
         """Block formats, file-type mixes, other formats, cache types, quality rows."""
-        from fitcheck.estimate.quantize import Quantizations
+        from fitcheck.estimate.quantizations import Quantizations
 
         return _read("quantizations.json", Quantizations)
 
@@ -48,7 +49,7 @@ class Facts:
         """The catalog's models in their usual quantisations, worked out before."""
         import zlib
 
-        from fitcheck.estimate.quantize import WeightsTable
+        from fitcheck.estimate.stored import WeightsTable
 
         return msgspec.msgpack.decode(zlib.decompress((DATA / WEIGHTS).read_bytes()), type=WeightsTable)
 

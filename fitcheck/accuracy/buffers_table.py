@@ -20,7 +20,8 @@ from fitcheck import catalog, facts
 from fitcheck.estimate.buffers import CONTEXT_STEP, PLANNED_CACHES, BufferQuestion, copied_bytes
 from fitcheck.estimate.graph.architectures import ARCHITECTURES
 from fitcheck.estimate.graph.whole import copied_weights, planned_bytes
-from fitcheck.estimate.quantize import Quantizations, count_rope_factors, stored_shape
+from fitcheck.estimate.quantizations import Quantizations
+from fitcheck.estimate.quantize import count_rope_factors, stored_shape
 from fitcheck.types import Backend, MixtureOfExperts, Model, Shape
 
 TARGET = Path(__file__).parent.parent / "data" / "buffers.json"

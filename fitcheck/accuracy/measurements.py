@@ -18,7 +18,8 @@ from msgspec.structs import replace
 
 from fitcheck import catalog, facts
 from fitcheck.errors import FitcheckError
-from fitcheck.estimate.quantize import Quantizations, weights
+from fitcheck.estimate.quantizations import Quantizations
+from fitcheck.estimate.quantize import weights
 from fitcheck.estimate.speed_model import SpeedModel, Term
 from fitcheck.estimate.speed_terms import Running, decode_terms, prefill_terms, running
 from fitcheck.probe.pretend import pretend

@@ -24,16 +24,9 @@ from fitcheck.estimate.buffers import BufferQuestion, compute_buffers, output_bu
 from fitcheck.estimate.cache import CacheSettings, widest_value
 from fitcheck.estimate.memory import Load, caches_of, load_of, need_of
 from fitcheck.estimate.placement import Split, cpu_split, split_by
-from fitcheck.estimate.quantize import (
-    PREDICTION,
-    Quantizations,
-    Stored,
-    count_rope_factors,
-    store,
-    stored_shape,
-    type_of,
-    weights,
-)
+from fitcheck.estimate.quantizations import Quantizations
+from fitcheck.estimate.quantize import PREDICTION, count_rope_factors, store, stored_shape, type_of, weights
+from fitcheck.estimate.stored import Stored
 from fitcheck.types import Backend, Model
 
 PLACEMENTS = {"cpu": 0, "full": 1, "cpu_moe": 1, "x2": 2}  # how many GPUs

@@ -12,7 +12,8 @@ import msgspec
 
 from fitcheck import catalog, facts
 from fitcheck.estimate.fit import quants_of
-from fitcheck.estimate.quantize import StoredModel, WeightsTable, store
+from fitcheck.estimate.quantize import store
+from fitcheck.estimate.stored import StoredModel, WeightsTable
 from fitcheck.types import Model
 
 

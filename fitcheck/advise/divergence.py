@@ -23,7 +23,7 @@ _DIGIT = re.compile(r"\d+")
 
 
 class QualityTables(Protocol):
-    """What is read of ``estimate.quantize.Quantizations``."""
+    """What is read of ``estimate.quantizations.Quantizations``."""
 
     @property
     def quality(self) -> tuple[dict[str, Any], ...]:

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from fitcheck.catalog import DEFAULT_SOURCE, Catalog
 from fitcheck.catalog.browse import MODALITIES
 from fitcheck.catalog.names import names_of
-from fitcheck.estimate.quantize import Quantizations, weights
+from fitcheck.estimate.quantizations import Quantizations
+from fitcheck.estimate.quantize import weights
 from fitcheck.estimate.tensors import parameters
 from fitcheck.types import Attention, MixtureOfExperts, Model, Openness, PublishedFile, Shape, Weights
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from fitcheck.estimate.quantize import CUDA_ROW_STEP, GPU_STEP, Quantizations
+from fitcheck.estimate.quantizations import Quantizations
+from fitcheck.estimate.quantize import CUDA_ROW_STEP, GPU_STEP
 from fitcheck.estimate.tensors import OVERLAPPED_RATIO, PLAIN, Layout
 from fitcheck.types import (
     Attention,

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from fitcheck.estimate.placement import Candidate, Compute, Gpu, Split
-from fitcheck.estimate.quantize import NOTHING, Stored
 from fitcheck.estimate.runtimes import Runtime
+from fitcheck.estimate.stored import NOTHING, Stored
 from fitcheck.types import (
     Attention,
     DenseFeedForward,

@@ -34,9 +34,10 @@ from fitcheck.estimate.placement import (
     planned,
     split_by,
 )
-from fitcheck.estimate.quantize import Stored, count_rope_factors, store, stored_shape, type_of, weights_of
+from fitcheck.estimate.quantize import count_rope_factors, store, stored_shape, type_of, weights_of
 from fitcheck.estimate.reach import least_bytes_per_weight
 from fitcheck.estimate.runtimes import Runtime, Runtimes
+from fitcheck.estimate.stored import Stored
 from fitcheck.types import (
     Backend,
     DeviceUse,

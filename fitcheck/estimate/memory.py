@@ -11,7 +11,8 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from fitcheck.estimate.cache import CacheSettings, layer_cache_bytes
-from fitcheck.estimate.quantize import Bytes, Quantizations, Stored
+from fitcheck.estimate.quantizations import Quantizations
+from fitcheck.estimate.stored import Bytes, Stored
 from fitcheck.estimate.tensors import PLAIN, Layout
 from fitcheck.types import Shape
 

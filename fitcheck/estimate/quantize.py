@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import accumulate
-from typing import Any
 
-from msgspec import Raw, Struct
-from msgspec.msgpack import decode
+from msgspec import Struct
 from msgspec.structs import replace
 
 from fitcheck.errors import FitcheckError
 from fitcheck.estimate import tensors
-from fitcheck.estimate.tensors import FLOAT32, KEPT, PLAIN, LayerTensors, Layout, Matrix, Part, vector
+from fitcheck.estimate.quantizations import Format, Mix, Quantizations
+from fitcheck.estimate.stored import NOTHING, Bytes, Stored, StoredLayer
+from fitcheck.estimate.tensors import FLOAT32, KEPT, LayerTensors, Layout, Matrix, Part, vector
 from fitcheck.types import (
     Attention,
     LatentAttention,
@@ -37,198 +37,6 @@ GPU_STEP = 128  # and on CUDA
 CUDA_ROW_STEP = 512  # elements to which CUDA pads the last row of a quantised tensor (MATRIX_ROW_PADDING)
 PREDICTION = "mtp"  # the tower of multi-token prediction
 VOCABULARY_PADDING = 256  # entries that training may add to a vocabulary to round it
-
-
-class Block(Struct, frozen=True):
-    """``elements`` weights are stored in ``bytes`` bytes."""
-
-    elements: int
-    bytes: int
-
-
-class Mix(Struct, frozen=True):
-    """A file type: the type of ordinary matrices, and rules (condition, type) per tensor category, first match wins.
-
-    ``stacked`` is the type of stacked (expert) matrices where it differs; ``embedding`` that of an untied embedding.
-    """
-
-    base: str
-    output: str
-    embedding: str | None = None
-    stacked: str | None = None
-    needs_imatrix: bool = False
-    rules: dict[str, tuple[tuple[str, str], ...]] = {}
-
-
-class Recipe(Struct, frozen=True):
-    """Types that a publisher gives to some tensors of its GGUF files instead of what the mix says.
-
-    ``types``: tensor name -> type, as ``llama-quantize --tensor-type`` takes them; a tensor named here is not counted
-    where a mix counts tensors. ``pure``: all others have the type of ordinary matrices. ``publisher``: the owner of
-    the Hub repository.
-    """
-
-    publisher: str
-    architectures: tuple[str, ...]
-    quants: tuple[str, ...]
-    types: dict[str, str]
-    source: str
-    pure: bool = False
-
-
-class Format(Struct, frozen=True):
-    """A format outside GGUF. ``bits`` per weight of what is quantised: linear matrices, experts only, or all."""
-
-    bits: float
-    runtimes: tuple[str, ...] = ()
-    source: str = ""
-    group: int | None = None
-    quantised: str = "linear"
-    output_bits: float | None = None
-    vendors: tuple[str, ...] | None = None
-    compute_dtype: str | None = None
-    note: str = ""
-
-
-class Quantizations(Struct, frozen=True):
-    """The table ``data/quantizations.json``."""
-
-    sources: dict[str, str]
-    blocks: dict[str, Block]
-    fallbacks: dict[str, str]
-    conditions: dict[str, str]
-    mixes: dict[str, Mix]
-    formats: dict[str, Format]
-    kv_types: dict[str, str]
-    quality: tuple[dict[str, Any], ...]
-    layouts: dict[str, Layout] = {}
-    own_mixes: dict[str, dict[str, Mix]] = {}  # by architecture, where it has rules of its own
-    recipes: tuple[Recipe, ...] = ()
-
-    def tensor_bytes(self, type_name: str, columns: int, rows: int) -> int:
-        """Bytes of ``rows`` rows of ``columns`` elements in a type whose block divides the row."""
-        block = self.blocks[type_name]
-        return columns * rows // block.elements * block.bytes
-
-    def fitting_type(self, type_name: str, columns: int) -> str:
-        """The type itself, or what llama.cpp stores where rows of ``columns`` elements do not fill its blocks."""
-        if columns % self.blocks[type_name].elements == 0:
-            return type_name
-        fallback = self.fallbacks.get(type_name, type_name)
-        return fallback if columns % self.blocks[fallback].elements == 0 else "F16"
-
-    def kv_row_bytes(self, kv_type: str, elements: int) -> int:
-        """Bytes of one cache row of ``elements`` elements in a cache type (``f16``, ``q8_0``, …)."""
-        block = self.blocks[self.kv_types[kv_type]]
-        return -(-elements // block.elements) * block.bytes
-
-    def is_quantised(self, kv_type: str) -> bool:
-        """Whether a cache type stores blocks rather than single numbers."""
-        return self.blocks[self.kv_types[kv_type]].elements > 1
-
-    def layout(self, architecture: str | None) -> Layout:
-        """How files and caches of an architecture differ from the usual."""
-        return self.layouts.get(architecture or "", PLAIN)
-
-    def recipe(self, model: Model, quant: str) -> Recipe | None:
-        """What the publisher of ``model``'s files does in ``quant`` beyond the mix of that name, where it is known."""
-        return next(
-            (
-                recipe
-                for recipe in self.recipes
-                if recipe.publisher == model.publisher
-                and model.architecture in recipe.architectures
-                and quant in recipe.quants
-            ),
-            None,
-        )
-
-
-class Bytes(Struct, frozen=True, array_like=True):
-    """Bytes of some tensors: in the file, in the host's memory, in a GPU's memory (each with its padding)."""
-
-    file: int
-    host: int
-    gpu: int
-
-    def plus(self, other: Bytes) -> Bytes:
-        """Element-wise sum."""
-        return Bytes(self.file + other.file, self.host + other.host, self.gpu + other.gpu)
-
-
-NOTHING = Bytes(0, 0, 0)
-
-
-class StoredLayer(Struct, frozen=True, array_like=True):
-    """Bytes of one layer: what every token reads, and the routed experts. ``kind``: index in ``Shape.kinds``."""
-
-    kind: int
-    mixer: Bytes
-    ffn: Bytes
-    experts: Bytes
-
-
-class Stored(Struct, frozen=True, array_like=True):
-    """A model in one quantisation as the engine stores it.
-
-    ``layers`` has one letter per layer, which names one of ``kinds``. ``head``: output matrix, ``embedding`` again
-    where it is tied. ``first_layer`` lies beside layer 0, ``beside_output`` beside the output matrix, ``each_device``
-    once on every device that holds layers. ``output_first``: a tied output is a copy of its own even on one device.
-    ``prediction_layers`` count as layers when they are split over devices; they are not loaded, like all of
-    ``unloaded`` (bytes in the file).
-    """
-
-    quant: str
-    kinds: tuple[StoredLayer, ...]
-    layers: str
-    embedding: Bytes
-    head: Bytes
-    tables: Bytes
-    first_layer: Bytes
-    beside_output: Bytes
-    each_device: Bytes
-    tied: bool
-    output_first: bool = False
-    prediction_layers: int = 0
-    unloaded: int = 0
-    header: int = 0
-    exact: bool = True
-
-
-class StoredModel(Struct, frozen=True, array_like=True):
-    """A model of the catalog in its usual quantisations. ``params``, ``layers`` (as in ``Shape``) and
-    ``context_tokens`` tell whether it is still the same model.
-    """
-
-    params: int
-    layers: str
-    context_tokens: int
-    stored: dict[str, Raw]  # of Stored, by quantisation; decoded when asked for
-
-    def matches(self, model: Model) -> bool:
-        """Whether this row was made of ``model``."""
-        now = (model.params, model.shape.layers if model.shape else "", model.context_tokens)
-        return now == (self.params, self.layers, self.context_tokens) and model.tensors is None
-
-
-class WeightsTable(Struct, frozen=True):
-    """``data/weights.msgpack``: what ``store`` says of the catalog's models, by model id."""
-
-    models: dict[str, StoredModel]
-
-    def find(self, model: Model, quant: str) -> Stored | None:
-        """The model in a quantisation, None where it is unknown, has changed or was not worked out before.
-
-        A publisher may have a recipe of its own, so its files are not in the table.
-        """
-        plain = model.publisher is None and self.knows(model)
-        raw = self.models[model.id].stored.get(quant) if plain else None
-        return decode(raw, type=Stored) if raw is not None else None
-
-    def knows(self, model: Model) -> bool:
-        """Whether ``model`` is the catalog's model of that id, not another one that bears its name."""
-        row = self.models.get(model.id)
-        return row is not None and row.matches(model)
 
 
 class _Place(Struct):

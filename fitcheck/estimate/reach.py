@@ -6,7 +6,7 @@ below what any engine needs and above what any reaches, so a model that is out o
 
 from __future__ import annotations
 
-from fitcheck.estimate.quantize import Quantizations
+from fitcheck.estimate.quantizations import Quantizations
 from fitcheck.types import Machine, Model
 
 #: More than the largest efficiency of any engine, by which a measured bandwidth may be too low.

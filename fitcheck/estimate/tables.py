@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Protocol
 
 from fitcheck.estimate.buffers import BufferTable
-from fitcheck.estimate.quantize import Quantizations, WeightsTable
+from fitcheck.estimate.quantizations import Quantizations
 from fitcheck.estimate.runtimes import Runtimes
 from fitcheck.estimate.speed_model import SpeedModel
+from fitcheck.estimate.stored import WeightsTable
 
 
 class Tables(Protocol):

@@ -16,7 +16,7 @@ from fitcheck.catalog.canonical import canonical
 from fitcheck.catalog.schema import schema_text
 from fitcheck.catalog.verify import file_sizes, verify
 from fitcheck.errors import FitcheckError
-from fitcheck.estimate.quantize import Quantizations
+from fitcheck.estimate.quantizations import Quantizations
 from fitcheck.types import Model
 
 DATA = Path(facts.__file__).parent / "data"

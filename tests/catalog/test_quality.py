@@ -12,7 +12,7 @@ from fitcheck.advise.divergence import Divergence
 from fitcheck.advise.quality import EMBEDDING_INDEX, INDEX, Qualities, effective_size, least_squares, score_on, year
 from fitcheck.advise.suit import suits
 from fitcheck.catalog import Catalog, load
-from fitcheck.estimate.quantize import Quantizations
+from fitcheck.estimate.quantizations import Quantizations
 from fitcheck.types import Model, Task
 
 

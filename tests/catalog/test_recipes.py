@@ -10,7 +10,8 @@ from fitcheck import facts
 from fitcheck.catalog import Catalog, load
 from fitcheck.catalog.resolve import resolve
 from fitcheck.catalog.verify import FileSize, file_sizes
-from fitcheck.estimate.quantize import Quantizations, Recipe, type_of, weights
+from fitcheck.estimate.quantizations import Quantizations, Recipe
+from fitcheck.estimate.quantize import type_of, weights
 
 CLOSE = 0.003
 

@@ -6,7 +6,8 @@ import pytest
 
 from fitcheck import facts
 from fitcheck.errors import FitcheckError
-from fitcheck.estimate.quantize import Bytes, store, type_of, weights
+from fitcheck.estimate.quantize import store, type_of, weights
+from fitcheck.estimate.stored import Bytes
 from fitcheck.types import Attention, DenseFeedForward, Layer, MixtureOfExperts, Model, Shape, Tensor
 
 TABLE = facts.load().quantizations

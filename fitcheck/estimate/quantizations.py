@@ -1,0 +1,115 @@
+"""Quantisations as data: blocks, file types and their rules, formats of other engines (``data/quantizations.json``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from fitcheck.estimate.tensors import PLAIN, Layout
+from fitcheck.types import Model
+
+
+class Block(Struct, frozen=True):
+    """``elements`` weights are stored in ``bytes`` bytes."""
+
+    elements: int
+    bytes: int
+
+
+class Mix(Struct, frozen=True):
+    """A file type: the type of ordinary matrices, and rules (condition, type) per tensor category, first match wins.
+
+    ``stacked`` is the type of stacked (expert) matrices where it differs; ``embedding`` that of an untied embedding.
+    """
+
+    base: str
+    output: str
+    embedding: str | None = None
+    stacked: str | None = None
+    needs_imatrix: bool = False
+    rules: dict[str, tuple[tuple[str, str], ...]] = {}
+
+
+class Recipe(Struct, frozen=True):
+    """Types that a publisher gives to some tensors of its GGUF files instead of what the mix says.
+
+    ``types``: tensor name -> type, as ``llama-quantize --tensor-type`` takes them; a tensor named here is not counted
+    where a mix counts tensors. ``pure``: all others have the type of ordinary matrices. ``publisher``: the owner of
+    the Hub repository.
+    """
+
+    publisher: str
+    architectures: tuple[str, ...]
+    quants: tuple[str, ...]
+    types: dict[str, str]
+    source: str
+    pure: bool = False
+
+
+class Format(Struct, frozen=True):
+    """A format outside GGUF. ``bits`` per weight of what is quantised: linear matrices, experts only, or all."""
+
+    bits: float
+    runtimes: tuple[str, ...] = ()
+    source: str = ""
+    group: int | None = None
+    quantised: str = "linear"
+    output_bits: float | None = None
+    vendors: tuple[str, ...] | None = None
+    compute_dtype: str | None = None
+    note: str = ""
+
+
+class Quantizations(Struct, frozen=True):
+    """The table ``data/quantizations.json``."""
+
+    sources: dict[str, str]
+    blocks: dict[str, Block]
+    fallbacks: dict[str, str]
+    conditions: dict[str, str]
+    mixes: dict[str, Mix]
+    formats: dict[str, Format]
+    kv_types: dict[str, str]
+    quality: tuple[dict[str, Any], ...]
+    layouts: dict[str, Layout] = {}
+    own_mixes: dict[str, dict[str, Mix]] = {}  # by architecture, where it has rules of its own
+    recipes: tuple[Recipe, ...] = ()
+
+    def tensor_bytes(self, type_name: str, columns: int, rows: int) -> int:
+        """Bytes of ``rows`` rows of ``columns`` elements in a type whose block divides the row."""
+        block = self.blocks[type_name]
+        return columns * rows // block.elements * block.bytes
+
+    def fitting_type(self, type_name: str, columns: int) -> str:
+        """The type itself, or what llama.cpp stores where rows of ``columns`` elements do not fill its blocks."""
+        if columns % self.blocks[type_name].elements == 0:
+            return type_name
+        fallback = self.fallbacks.get(type_name, type_name)
+        return fallback if columns % self.blocks[fallback].elements == 0 else "F16"
+
+    def kv_row_bytes(self, kv_type: str, elements: int) -> int:
+        """Bytes of one cache row of ``elements`` elements in a cache type (``f16``, ``q8_0``, …)."""
+        block = self.blocks[self.kv_types[kv_type]]
+        return -(-elements // block.elements) * block.bytes
+
+    def is_quantised(self, kv_type: str) -> bool:
+        """Whether a cache type stores blocks rather than single numbers."""
+        return self.blocks[self.kv_types[kv_type]].elements > 1
+
+    def layout(self, architecture: str | None) -> Layout:
+        """How files and caches of an architecture differ from the usual."""
+        return self.layouts.get(architecture or "", PLAIN)
+
+    def recipe(self, model: Model, quant: str) -> Recipe | None:
+        """What the publisher of ``model``'s files does in ``quant`` beyond the mix of that name, where it is known."""
+        return next(
+            (
+                recipe
+                for recipe in self.recipes
+                if recipe.publisher == model.publisher
+                and model.architecture in recipe.architectures
+                and quant in recipe.quants
+            ),
+            None,
+        )
