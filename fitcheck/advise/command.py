@@ -51,7 +51,7 @@ def _suits_ollama(model: Model, fit: Fit, settings: Sequence[str]) -> bool:
     the common one, or the model's native 4-bit floats, and runs with settings of its own."""
     if fit.runtime == "lmstudio" or not (fit.quant == COMMON_QUANT or fit.quant.startswith("MXFP4")):
         return False
-    usual = settings[:1] == ["-c"] and len(settings) == 2 and int(settings[1]) <= DEFAULT_CONTEXT_TOKENS
+    usual = settings == ["-c", str(fit.context_tokens), "-np", "1"] and fit.context_tokens <= DEFAULT_CONTEXT_TOKENS
     return fit.runtime == "ollama" or not (model.gguf_repos and (model.publisher or not usual))
 
 

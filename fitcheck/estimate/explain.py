@@ -52,9 +52,8 @@ def flags_of(
 
 def _llama_cpp_flags(found: Candidate, context_tokens: int, request: Request, machine: Machine) -> list[str]:
     split = found.split
-    flags = ["-c", str(context_tokens * request.parallel), "-ngl", str(split.gpu_layers)]
-    if request.parallel > 1:
-        flags += ["-np", str(request.parallel)]
+    # without -np the server keeps caches and states of four sequences
+    flags = ["-c", str(context_tokens * request.parallel), "-np", str(request.parallel), "-ngl", str(split.gpu_layers)]
     if split.cpu_expert_layers:
         flags += ["--n-cpu-moe", str(split.cpu_expert_layers)]
     flags += _device_flags(found, machine)

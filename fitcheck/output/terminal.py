@@ -46,7 +46,7 @@ def _width(environ: Mapping[str, str]) -> int:
     if columns.isascii() and columns.isdigit() and int(columns[:6]) > 0:
         return max(20, int(columns[:6]))
     try:
-        return max(20, os.get_terminal_size(1).columns)
+        return max(20, os.get_terminal_size(1).columns or 80)
     except OSError:
         return 80
 

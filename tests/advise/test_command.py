@@ -25,10 +25,15 @@ def answer(on: str, name: str, request: Request) -> Fit:
             "RTX 4070",
             "qwen3-14b",
             Request(context_tokens=32768, kv_type_k="q8_0", kv_type_v="q8_0"),
-            "GGUF:Q4_K_M -c 32768 -ctk q8_0 -ctv q8_0",
+            "GGUF:Q4_K_M -c 32768 -np 1 -ctk q8_0 -ctv q8_0",
         ),
         # who names a publisher's files gets those
-        ("RTX 4070", "unsloth/Qwen3-14B-GGUF", Request(), "llama-server -hf unsloth/Qwen3-14B-GGUF:Q4_K_M -c 8192"),
+        (
+            "RTX 4070",
+            "unsloth/Qwen3-14B-GGUF",
+            Request(),
+            "llama-server -hf unsloth/Qwen3-14B-GGUF:Q4_K_M -c 8192 -np 1",
+        ),
         ("RTX 4070", "qwen3-14b", Request(runtime="ollama"), "ollama run qwen3:14b"),
         (
             "RTX 4090",
@@ -36,7 +41,7 @@ def answer(on: str, name: str, request: Request) -> Fit:
             Request(runtime="ollama", quant="Q6_K"),
             "ollama run hf.co/unsloth/Qwen3-14B-GGUF:Q6_K",
         ),
-        ("RTX 4070", "qwen3-embedding-8b", Request(), "-c 8192 --embedding"),
+        ("RTX 4070", "qwen3-embedding-8b", Request(), "-c 8192 -np 1 --embedding"),
         # what is not published has to be made, or found
         ("M4 Max 64GB", "qwen3-32b", Request(runtime="mlx", quant="MLX-4BIT"), "-q --q-bits 4 && mlx_lm.server"),
         ("H100", "qwen3-8b", Request(runtime="vllm", quant="BF16"), "vllm serve Qwen/Qwen3-8B --max-model-len 8192"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 
 import pytest
@@ -130,3 +131,10 @@ def test_a_table_in_a_pipe_is_complete_and_tab_separated() -> None:
 
 def test_clean_leaves_ordinary_text_alone() -> None:
     assert clean("Qwen3 14B – 中文 ×2") == "Qwen3 14B – 中文 ×2"
+
+
+def test_a_terminal_that_does_not_know_its_width_has_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    stream.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr(os, "get_terminal_size", lambda fd: os.terminal_size((0, 0)))
+    assert Terminal.of(stream, {}).width == 80
