@@ -19,7 +19,7 @@ def scan(session: Session, request: Request, limit: int | None = SHOWN, installe
     ranking = rank(session.ranker(request, models), limit)
     return session.report(
         "scan",
-        _summary(ranking),
+        _summary(ranking, "catalog" if not installed else "folders of installed models"),
         request,
         fits=ranking.fits,
         hidden_fits=ranking.hidden_fits,
@@ -31,7 +31,7 @@ def scan(session: Session, request: Request, limit: int | None = SHOWN, installe
             *problems,
             *session.missing_tools(answer.command for answer in ranking.best),
         ),
-        next_steps=tuple(_next_steps(ranking.best)),
+        next_steps=tuple(_next_steps(ranking.best, installed)),
     )
 
 
@@ -42,9 +42,9 @@ def _installed() -> tuple[tuple[Model, ...], tuple[str, ...]]:
     return found.models, found.problems
 
 
-def _summary(ranking: Ranking) -> str:
+def _summary(ranking: Ranking, source: str) -> str:
     if not ranking.best:
-        return "nothing in the catalog runs on this machine as asked"
+        return f"nothing in the {source} runs on this machine as asked"
     best = ranking.best[0]
     return f"best for {best.task.value}: {best.model} {best.quant}"
 
@@ -56,9 +56,9 @@ def _order(session: Session, fits: tuple[Fit, ...]) -> Iterator[str]:
         yield f"best first: {session.catalog.indices[index].name}, estimated where unmeasured"
 
 
-def _next_steps(best: tuple[Answer, ...]) -> Iterator[str]:
+def _next_steps(best: tuple[Answer, ...], installed: bool) -> Iterator[str]:
     if not best:
-        yield "fitcheck machine"
+        yield "fitcheck scan" if installed else "fitcheck machine"
         return
     if best[0].command:
         yield best[0].command

@@ -63,9 +63,10 @@ def _show(report: Report, model: Model) -> Iterator[Block]:
     yield line(Span(model.name, STRONG), f" ({model.id})")
     yield BLANK
     yield Table(_FACTS, tuple((Span(name), Span(value)) for name, value in _facts(model) if value), header=False)
-    if model.files:
+    published = [file for file in model.files if file.repo]
+    if published:
         yield BLANK
-        rows = ((file.repo or file.source, file.quant, format_bytes(file.bytes)) for file in model.files)
+        rows = ((file.repo, file.quant, format_bytes(file.bytes)) for file in published)
         yield Table(_FILES, tuple(tuple(map(Span, row)) for row in rows))
     yield BLANK
     for note in report.notes:

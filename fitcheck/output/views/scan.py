@@ -68,6 +68,8 @@ def _row(fit: Fit, request: Request | None) -> tuple[Span, ...]:
 
 
 def _hidden(report: Report) -> str:
+    if not report.fits and not report.hidden_not:
+        return "no models to look at"
     if not report.fits:
         return f"nothing runs here as asked; {report.hidden_not} do not fit or are too slow"
     more = f"{report.hidden_fits} more fit (--all), " if report.hidden_fits else ""
