@@ -36,8 +36,7 @@ def command(model: Model, fit: Fit) -> str:
     if repo and fit.runtime == "ollama":
         return f"ollama run hf.co/{repo}{_suffix(fit.quant)}"
     if repo and fit.runtime == "llama.cpp":
-        embedding = ["--embedding"] if "embedding" in model.modalities else []
-        return " ".join(["llama-server -hf", f"{repo}{_suffix(fit.quant)}", *settings, *embedding])
+        return " ".join(["llama-server -hf", f"{repo}{_suffix(fit.quant)}", *settings, *_parts(model, fit)])
     return _HUB + (repo or model.hub_repo or "") if repo or model.hub_repo else ""
 
 
@@ -63,6 +62,15 @@ def _settings(flags: Sequence[str]) -> Iterator[str]:
             next(following, None)
         else:
             yield flag
+
+
+def _parts(model: Model, fit: Fit) -> Iterator[str]:
+    """Which parts of a repository the server loads: it takes an image encoder unless it is told not to."""
+    if "embedding" in model.modalities:
+        yield "--embedding"
+    encodes_images = any("vision" in tower for tower in model.tower_params)
+    if encodes_images and all(term.name != "projector" for term in fit.terms):
+        yield "--no-mmproj"
 
 
 def _gguf_repo(model: Model, quant: str) -> str | None:

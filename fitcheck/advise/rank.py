@@ -95,11 +95,18 @@ class Ranker:
 
     def answer(self, task: Task) -> Answer | None:
         """The one answer for a task: among the best, one that a command can fetch."""
+        if task is Task.VISION and self.request.task is not task:  # the image encoder needs memory as well
+            return self._seeing().answer(task)
         close = self.best(task, _CLOSE)
         if not close:
             return None
         fit = self.fit(next((ranked for ranked in close if is_at_hand(ranked.choice.model)), close[0]))
         return Answer(task, fit.model, fit.quant, fit.command)
+
+    def _seeing(self) -> Ranker:
+        """The same question about images."""
+        asked = replace(self.request, task=Task.VISION)
+        return Ranker(self.models, Chooser(self.chooser.machine, asked, self.chooser.estimator), self.qualities)
 
 
 def rank(ranker: Ranker, limit: int | None) -> Ranking:

@@ -4,7 +4,7 @@ import pytest
 
 import fitcheck
 from fitcheck.session import Session
-from fitcheck.types import Fit, Model, Request, Verdict
+from fitcheck.types import Fit, Model, Request, Task, Verdict
 
 
 def answer(on: str, name: str, request: Request) -> Fit:
@@ -42,6 +42,8 @@ def answer(on: str, name: str, request: Request) -> Fit:
             "ollama run hf.co/unsloth/Qwen3-14B-GGUF:Q6_K",
         ),
         ("RTX 4070", "qwen3-embedding-8b", Request(), "-c 8192 -np 1 --embedding"),
+        # an image encoder that was not counted is not loaded
+        ("RTX 4090", "qwen3-vl-8b", Request(quant="Q8_0"), "GGUF:Q8_0 -c 8192 -np 1 --no-mmproj"),
         # what is not published has to be made, or found
         ("M4 Max 64GB", "qwen3-32b", Request(runtime="mlx", quant="MLX-4BIT"), "-q --q-bits 4 && mlx_lm.server"),
         ("H100", "qwen3-8b", Request(runtime="vllm", quant="BF16"), "vllm serve Qwen/Qwen3-8B --max-model-len 8192"),
@@ -52,6 +54,11 @@ def answer(on: str, name: str, request: Request) -> Fit:
 )
 def test_the_command_does_what_was_asked(on: str, name: str, request_: Request, expected: str) -> None:
     assert expected in answer(on, name, request_).command
+
+
+def test_for_images_the_encoder_is_loaded() -> None:
+    request = Request(task=Task.VISION, quant="Q8_0")
+    assert answer("RTX 4090", "qwen3-vl-8b", request).command.endswith("GGUF:Q8_0 -c 8192 -np 1")
 
 
 @pytest.mark.parametrize(
