@@ -218,7 +218,8 @@ def prefill_work(
             expert_params += n * routed_params(layer.ffn, shape.hidden_size)
             touched += n * size.experts * (1.0 - (1.0 - share) ** batch)
     share_of_layers = (last - first) / shape.n_layers
-    body = max(0, model.params_active - shape.vocab_size * shape.hidden_size)
+    head = 0 if shape.no_lm_head else shape.vocab_size * shape.hidden_size  # worked out for one token only
+    body = max(0, model.params_active - head)
     flop = 2.0 * prompt_tokens * shape.num_loops
     return PrefillWork(
         layers=tuple(layers),

@@ -14,7 +14,7 @@ from fitcheck import facts
 from fitcheck.catalog import Catalog, catalog_path, decode, load
 from fitcheck.catalog.canonical import canonical
 from fitcheck.catalog.schema import schema_text
-from fitcheck.catalog.verify import file_sizes, verify
+from fitcheck.catalog.verify import FileSize, file_sizes, rounding_bytes, verify
 from fitcheck.errors import FitcheckError
 from fitcheck.estimate.quantizations import Quantizations
 from fitcheck.types import Model
@@ -76,16 +76,23 @@ def test_a_published_file_is_one_line_of_the_catalog(catalog: Catalog) -> None:
     assert all(line.count('"repo":') <= 1 for line in lines)
 
 
+def _is_off(size: FileSize) -> bool:
+    return abs(size.predicted / size.file.bytes - 1) > 0.01
+
+
 def test_published_file_sizes_are_predicted_within_1_percent(catalog: Catalog, quantizations: Quantizations) -> None:
-    """At least 98 % of all files that bear the name of a mix; every other one says why it does not."""
+    """At least 98 % of all files that bear the name of a mix, where the size is known better than to a whole GB; every
+    file that is off says why, and rounding explains whole GB."""
     sizes = list(file_sizes(catalog, quantizations))
-    assert len(sizes) >= 430
-    assert sum(size.agrees for size in sizes) >= 0.98 * len(sizes)
-    assert [size for size in sizes if not size.agrees and not size.file.note] == []
+    known = [size for size in sizes if rounding_bytes(size.file) < 0.01 * size.file.bytes]
+    assert len(known) >= 400
+    assert sum(not _is_off(size) for size in known) >= 0.98 * len(known)
+    assert [size for size in sizes if _is_off(size) and not size.file.note] == []
+    assert [size for size in sizes if size not in known and not size.agrees] == []
 
 
 def test_a_note_is_only_where_a_size_disagrees(catalog: Catalog, quantizations: Quantizations) -> None:
-    assert [size for size in file_sizes(catalog, quantizations) if size.file.note and size.agrees] == []
+    assert [size for size in file_sizes(catalog, quantizations) if size.file.note and not _is_off(size)] == []
 
 
 @pytest.mark.parametrize(
