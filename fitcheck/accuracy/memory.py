@@ -256,14 +256,15 @@ def report_cuda(models: Mapping[str, Model], tables: facts.Facts) -> bool:
 
 def main(arguments: Sequence[str]) -> int:
     """Print the table and what is off; 1 where a bar is missed."""
-    table = facts.load().quantizations
+    tables = facts.load()
+    table = tables.quantizations
     truth = read("llama_cpp_memory.json.gz")
     models = models_of(truth["models"], from_catalog="gguf" not in arguments)
     file_score, file_off = score_weights(models, table)
     scores, by_placement, off = score_rows(models, rows_of(truth), table)
     good = report({"weights": file_score, **scores})
     report_placements(by_placement)
-    good &= report_cuda({model.id: model for model in catalog.load().models}, facts.load())
+    good &= report_cuda({model.id: model for model in catalog.load().models}, tables)
     for name, found in {"weights": dict.fromkeys(file_off, 0), **off}.items():
         if found:
             print(f"{name} off: " + ", ".join(f"{model} {count or ''}".strip() for model, count in found.items()))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from fitcheck.accuracy.memory_score import Score, read
 from fitcheck.estimate.fit import Estimator
-from fitcheck.estimate.placement import candidate, split_by
+from fitcheck.estimate.placement import Use, candidate, split_by
 from fitcheck.facts import Facts
 from fitcheck.probe.pretend import pretend
 from fitcheck.types import FlashAttention, Machine, Model, Request
@@ -29,8 +29,8 @@ class Row(NamedTuple):
     sequences: int
     gpu_layers: int
     cpu_expert_layers: int
-    host: Sequence[int]
-    gpu: Sequence[int]
+    host: Sequence[int] = ()
+    gpu: Sequence[int] = ()
 
     @property
     def placement(self) -> str:
@@ -46,8 +46,8 @@ def rows() -> Iterator[Row]:
         yield Row(*row)
 
 
-def predicted(row: Row, model: Model, machine: Machine, estimator: Estimator) -> tuple[tuple[int, ...], ...]:
-    """What this program says of a row: (host, GPU), each as in ``Row``."""
+def predicted(row: Row, model: Model, machine: Machine, estimator: Estimator) -> tuple[Use, ...]:
+    """What this program says of a row: the use of the host, and of the GPU."""
     request = Request(
         context_tokens=row.context // row.sequences,
         parallel=row.sequences,
@@ -63,8 +63,12 @@ def predicted(row: Row, model: Model, machine: Machine, estimator: Estimator) ->
     layers = None if row.gpu_layers == ALL else row.gpu_layers
     split = split_by(ground.load, (1,), layers, row.cpu_expert_layers)
     assert ground.plan is not None
-    uses = candidate(ground, split, ground.plan(split)).uses
-    return tuple((use.weights, use.kv + use.state, use.compute) for use in uses)
+    return candidate(ground, split, ground.plan(split)).uses
+
+
+def parts_of(use: Use) -> tuple[int, int, int]:
+    """The bytes of a device as in ``Row``."""
+    return use.weights, use.kv + use.state, use.compute
 
 
 def score(models: Mapping[str, Model], facts: Facts) -> tuple[dict[str, Score], dict[str, int]]:
@@ -74,8 +78,7 @@ def score(models: Mapping[str, Model], facts: Facts) -> tuple[dict[str, Score], 
     off: dict[str, int] = {}
     for row in rows():
         found = predicted(row, models[row.model], machine, estimator)
-        compute = [part[2] for part in found]
-        scores.setdefault(row.placement, Score()).add(compute, (row.host[2], row.gpu[2]))
-        if found != (tuple(row.host), tuple(row.gpu)):
+        scores.setdefault(row.placement, Score()).add([use.compute for use in found], (row.host[2], row.gpu[2]))
+        if any(parts_of(use) != tuple(true) for use, true in zip(found, (row.host, row.gpu), strict=True)):
             off[row.model] = off.get(row.model, 0) + 1
     return scores, off

@@ -90,14 +90,14 @@ def run_trials(
             left = seconds - (monotonic() - start)
             say(f"{engine.name}: {model.name}")
             share = left * _weight(model) / sum(_weight(other) for other in chosen[number:])
+            predicted = speed_of(model)
             try:
-                lengths = lengths_for(speed_of(model), pace * (share - _load_s(model)))
+                lengths = lengths_for(predicted, pace * (share - _load_s(model)))
                 trial = engine.run(model, lengths, min(left, PATIENCE * share))
             except TrialError as error:
                 failures.append(f"{engine.name}: {model.id}: {error}")
                 continue
             trials.append(trial)
-            predicted = speed_of(model)
             pace = min(1.0, trial.decode_per_s / predicted.decode_per_s.likely) if predicted else 1.0
         if trials:
             break

@@ -247,9 +247,8 @@ def best_candidate(ground: Ground) -> Candidate:
         if whole.verdict is not Verdict.NO:
             return whole
         tried.append(whole)
-    divisible = (
-        ground.can_split and ground.load.loops == 1
-    )  # layers of a later run would read weights of another device
+    # a stack that is run again would read weights of another device
+    divisible = ground.can_split and ground.load.loops == 1
     if ground.gpus and divisible and PlacementKind.SPLIT in ground.allow and not ground.unified:
         split = _best_split(ground)
         if split is not None:

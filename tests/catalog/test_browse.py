@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from fitcheck.catalog import Catalog, load
+from fitcheck.catalog import Catalog
 from fitcheck.catalog.browse import Filters, facts, listed, parse_params
 from fitcheck.errors import FitcheckError
 from fitcheck.types import Licences, Openness
-
-
-@pytest.fixture(scope="module")
-def catalog() -> Catalog:
-    return load()
 
 
 def test_without_filters_every_model_is_listed_by_family_and_size(catalog: Catalog) -> None:

@@ -30,16 +30,6 @@ print(time.process_time() - start)
 """
 
 
-@pytest.fixture(scope="module")
-def catalog() -> Catalog:
-    return load()
-
-
-@pytest.fixture(scope="module")
-def quantizations() -> Quantizations:
-    return facts.load().quantizations
-
-
 def changed(catalog: Catalog, model_id: str, **fields: object) -> Catalog:
     models = tuple(replace(model, **fields) if model.id == model_id else model for model in catalog.models)
     return replace(catalog, models=models)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fitcheck.catalog import Catalog, load
+from fitcheck.catalog import Catalog
 from fitcheck.catalog.names import MAX_SUGGESTIONS, Names, find
 from fitcheck.catalog.spelling import MAX_NAME_LENGTH
 from fitcheck.errors import FitcheckError
@@ -16,11 +16,6 @@ HERE = Path(__file__).parent
 
 def lines(name: str) -> list[str]:
     return [line for line in (HERE / name).read_text(encoding="utf-8").splitlines() if line and line[0] != "#"]
-
-
-@pytest.fixture(scope="module")
-def catalog() -> Catalog:
-    return load()
 
 
 @pytest.fixture(scope="module")

@@ -7,28 +7,17 @@ import time
 import pytest
 from msgspec.structs import replace
 
-from fitcheck import facts
 from fitcheck.advise.divergence import Divergence
 from fitcheck.advise.quality import EMBEDDING_INDEX, INDEX, Qualities, effective_size, least_squares, score_on, year
 from fitcheck.advise.suit import suits
-from fitcheck.catalog import Catalog, load
+from fitcheck.catalog import Catalog
 from fitcheck.estimate.quantizations import Quantizations
 from fitcheck.types import Model, Task
 
 
 @pytest.fixture(scope="module")
-def catalog() -> Catalog:
-    return load()
-
-
-@pytest.fixture(scope="module")
 def models(catalog: Catalog) -> dict[str, Model]:
     return {model.id: model for model in catalog.models}
-
-
-@pytest.fixture(scope="module")
-def quantizations() -> Quantizations:
-    return facts.load().quantizations
 
 
 @pytest.fixture(scope="module")

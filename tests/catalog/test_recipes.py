@@ -7,23 +7,13 @@ from collections import defaultdict
 import pytest
 
 from fitcheck import facts
-from fitcheck.catalog import Catalog, load
+from fitcheck.catalog import Catalog
 from fitcheck.catalog.resolve import resolve
 from fitcheck.catalog.verify import FileSize, file_sizes
 from fitcheck.estimate.quantizations import Quantizations, Recipe
 from fitcheck.estimate.quantize import type_of, weights
 
 CLOSE = 0.003
-
-
-@pytest.fixture(scope="module")
-def catalog() -> Catalog:
-    return load()
-
-
-@pytest.fixture(scope="module")
-def quantizations() -> Quantizations:
-    return facts.load().quantizations
 
 
 def files_by_recipe(catalog: Catalog, quantizations: Quantizations) -> dict[str, list[FileSize]]:

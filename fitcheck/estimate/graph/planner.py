@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from fitcheck.estimate.buffers import PIPELINE_COPIES
 from fitcheck.estimate.graph.tensors import BLOCKS, HOST, Graph, Tensor, row_bytes
 
-PIPELINE_COPIES = 4  # GGML_SCHED_MAX_COPIES: micro-batches in flight over several GPUs
 GPU_ROW_PADDING = 512  # elements: CUDA pads the rows of quantised matrices (MATRIX_ROW_PADDING)
 IN_PLACE = frozenset(
     (
