@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from fitcheck import catalog, facts
 from fitcheck.accuracy import weights_table
-from fitcheck.estimate.fit import Estimator, most_that_fits
+from fitcheck.estimate.fit import Estimator
+from fitcheck.estimate.longest import most_that_fits
 from fitcheck.estimate.placement import Candidate
 from fitcheck.types import (
     Accelerator,
