@@ -765,7 +765,8 @@ class Fit(Record, frozen=True):
     """One model in one quantisation on one machine: the answer and the arithmetic behind it.
 
     ``need_bytes`` / ``have_bytes`` are sums over the devices of the placement (a unified pool once).
-    ``max_context_tokens``: the most that still fits in this placement, ``max_context_q8_tokens`` with a q8_0 cache.
+    ``max_context_tokens``: the most that still fits in this placement, ``max_context_q8_tokens`` with a q8_0 cache;
+    None in a list of many, where it is not asked for.
     ``reasons``: every requirement that is not met, each with needed and found; empty when all are met.
     """
 
@@ -778,8 +779,8 @@ class Fit(Record, frozen=True):
     need_bytes: int
     have_bytes: int
     context_tokens: int
-    max_context_tokens: int
-    max_context_q8_tokens: int
+    max_context_tokens: int | None
+    max_context_q8_tokens: int | None
     speed: Speed | None
     quality: Quality | None
     reasons: tuple[str, ...] = ()

@@ -99,9 +99,10 @@ class Chooser:
         """The smallest file that would be chosen, whether it passes or not."""
         return self._choice(model, self._quants(model)[-1], 0.0)
 
-    def estimate(self, choice: Choice) -> Fit:
-        """The full fit of a choice."""
-        fit = self.estimator.estimate(choice.model, self.machine, replace(self.request, quant=choice.quant))
+    def estimate(self, choice: Choice, most_context: bool = True) -> Fit:
+        """The full fit of a choice; without the most context where many are listed."""
+        request = replace(self.request, quant=choice.quant)
+        fit = self.estimator.estimate(choice.model, self.machine, request, most_context)
         return replace(fit, command=command(choice.model, fit))
 
     def _may_pass(self, model: Model, floor: float) -> bool:

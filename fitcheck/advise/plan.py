@@ -56,7 +56,7 @@ def passing(model: Model, machine: Machine, request: Request, estimator: Estimat
     """The fit of the model on a machine, None where it does not meet the request."""
     chooser = Chooser(machine, request, estimator)
     choice = chooser.choose(model)
-    return chooser.estimate(choice) if choice.passes else None
+    return chooser.estimate(choice, most_context=False) if choice.passes else None
 
 
 def lacking(model: Model, machine: Machine, request: Request, estimator: Estimator) -> Iterator[Hardware]:

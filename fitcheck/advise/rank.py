@@ -91,7 +91,7 @@ class Ranker:
 
     def fit(self, ranked: Ranked) -> Fit:
         """The whole answer for a ranked model."""
-        return replace(self.chooser.estimate(ranked.choice), quality=ranked.quality)
+        return replace(self.chooser.estimate(ranked.choice, most_context=False), quality=ranked.quality)
 
     def answer(self, task: Task) -> Answer | None:
         """The one answer for a task: among the best, one that a command can fetch."""

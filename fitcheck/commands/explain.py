@@ -54,7 +54,7 @@ def _with_published(session: Session, fit: Fit, model: Model) -> Speed | None:
 
 def _notes(session: Session, model: Model, fit: Fit) -> list[str]:
     notes = [f"licence: {licence_in_plain_words(model)}"]
-    if fit.max_context_tokens and fit.max_context_q8_tokens > fit.max_context_tokens:
+    if fit.max_context_tokens and fit.max_context_q8_tokens and fit.max_context_q8_tokens > fit.max_context_tokens:
         notes.append(f"{format_tokens(fit.max_context_q8_tokens)} of context with --kv q8_0")
     sources = session.catalog.sources
     used = dict.fromkeys(model.sources.values())

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from fitcheck.estimate import runtimes as engines
 from fitcheck.estimate.buffers import BufferQuestion, compute_buffers
 from fitcheck.estimate.cache import CELL_STEP, CacheSettings, padded, widest_value
-from fitcheck.estimate.longest import most_that_fits
+from fitcheck.estimate.longest import most_context
 from fitcheck.estimate.memory import Caches, Load, caches_of, load_of
 from fitcheck.estimate.placement import (
     Candidate,
@@ -29,7 +29,6 @@ from fitcheck.estimate.placement import (
     Ground,
     Split,
     best_candidate,
-    candidate,
     gpus_of,
     parallel_candidate,
     planned,
@@ -95,7 +94,7 @@ class Estimator:
         self._tabled: dict[tuple[object, ...], Compute | None] = {}
         self._plans: dict[tuple[object, ...], Compute] = {}
         self._places: dict[tuple[str, str, str, int, Request], tuple[Machine, Candidate]] = {}
-        self._fits: dict[tuple[str, str, int, Request], tuple[Machine, Fit]] = {}
+        self._fits: dict[tuple[str, str, int, Request, bool], tuple[Machine, Fit]] = {}
         self._gpus: dict[tuple[int, str], tuple[Machine, tuple[Gpu, ...]]] = {}
 
     def quants(self, model: Model, request: Request) -> tuple[str, ...]:
@@ -155,17 +154,18 @@ class Estimator:
             disk_bytes=weights.file_bytes,
         )
 
-    def estimate(self, model: Model, machine: Machine, request: Request) -> Fit:
-        """The whole answer for one model; with ``request.quant`` None for the best quality that fits.
+    def estimate(self, model: Model, machine: Machine, request: Request, most_context: bool = True) -> Fit:
+        """The whole answer for one model; with ``request.quant`` None for the best quality that fits. ``most_context``
+        takes some 50 ms over several devices.
 
         Raises FitcheckError for unknown names of quantisations or runtimes and for a model without a shape.
         """
         runtime = engines.choose(model, machine, request.runtime)
         quant = request.quant or self._best_quant(model, machine, request, runtime)
-        key = (_name(model), quant, id(machine), request)
+        key = (_name(model), quant, id(machine), request, most_context)
         found = self._fits.get(key)
         if found is None or found[0] is not machine:
-            found = self._fits[key] = machine, self._fit(model, quant, machine, request, runtime)
+            found = self._fits[key] = machine, self._fit(model, quant, machine, request, runtime, most_context)
         return found[1]
 
     def place(self, model: Model, quant: str, machine: Machine, request: Request, runtime: str) -> Candidate:
@@ -215,20 +215,19 @@ class Estimator:
             has_cpu=Backend.CPU in row.backends,
         )
 
-    def most_context(self, model: Model, quant: str, split: Split, machine: Machine, request: Request) -> int:
-        """The most tokens per sequence that still fit in this placement, a multiple of 256; 0 where none do."""
+    def most_context(
+        self, model: Model, quant: str, split: Split, machine: Machine, request: Request, planned: int = 0
+    ) -> int:
+        """The most tokens per sequence that still fit in this placement, a multiple of 256; 0 where none do.
+        ``planned``: a context whose buffers are planned already."""
         runtime = engines.choose(model, machine, request.runtime)
         longest = model.context_extended_tokens or model.context_tokens or UNKNOWN_CONTEXT
-        parallel = self._tables.runtimes.row(runtime).tensor_parallel
 
-        def left(tokens: int) -> int:
-            asked = replace(request, context_tokens=tokens)
-            ground = self.ground(model, quant, machine, asked, runtime)
-            margin = 0 if request.margin_bytes is None else request.margin_bytes
-            found = parallel_candidate(ground) if ground.gpus and parallel else candidate(ground, split)
-            return min(use.left for use in found.uses) - margin
+        def ground_at(tokens: int) -> Ground:
+            return self.ground(model, quant, machine, replace(request, context_tokens=tokens), runtime)
 
-        return most_that_fits(left, CELL_STEP, longest)
+        parallel = self._tables.runtimes.row(runtime).tensor_parallel and bool(ground_at(longest).gpus)
+        return most_context(ground_at, split, CELL_STEP, planned, longest, request.margin_bytes or 0, parallel)
 
     def _best_quant(self, model: Model, machine: Machine, request: Request, runtime: str) -> str:
         """The best quality that fits, the GPU before a split before the CPU, the least quality where nothing fits."""
@@ -241,15 +240,22 @@ class Estimator:
         best = min(found, key=lambda pair: (order[pair[0].verdict], ranks[pair[0].split.kind]))
         return quants[-1] if best[0].verdict is Verdict.NO else best[1]
 
-    def _fit(self, model: Model, quant: str, machine: Machine, request: Request, runtime: str) -> Fit:
+    def _fit(
+        self, model: Model, quant: str, machine: Machine, request: Request, runtime: str, most_context: bool
+    ) -> Fit:
         from fitcheck.estimate.explain import flags_of, notes_of, reasons_of, terms_of
 
         found = self.place_planned(model, quant, machine, request, runtime)
         weights = self.weights(model, quant)
         row = self._tables.runtimes.row(runtime)
-        flags = flags_of(found, row, context_of(model, request), request, machine)
+        context = context_of(model, request)
+        flags = flags_of(found, row, context, request, machine)
         placement = _placement(found, machine, flags)
-        q8 = replace(request, kv_type_k=Q8_CACHE, kv_type_v=Q8_CACHE)
+        most = most_q8 = None
+        if most_context:
+            q8 = replace(request, kv_type_k=Q8_CACHE, kv_type_v=Q8_CACHE)
+            most = self.most_context(model, quant, found.split, machine, request, context)
+            most_q8 = self.most_context(model, quant, found.split, machine, q8)
         return Fit(
             model=model.id,
             quant=quant,
@@ -259,14 +265,14 @@ class Estimator:
             terms=terms_of(found, quant, model, request, self._tables.runtimes),
             need_bytes=found.need,
             have_bytes=found.have,
-            context_tokens=context_of(model, request),
-            max_context_tokens=self.most_context(model, quant, found.split, machine, request),
-            max_context_q8_tokens=self.most_context(model, quant, found.split, machine, q8),
+            context_tokens=context,
+            max_context_tokens=most,
+            max_context_q8_tokens=most_q8,
             speed=self._speed(model, weights, placement, machine, request, runtime),
             quality=None,
             reasons=reasons_of(found),
-            notes=notes_of(found, row, context_of(model, request), request),
-            command=engines.command_of(row, model, quant, flags, context_of(model, request)),
+            notes=notes_of(found, row, context, request),
+            command=engines.command_of(row, model, quant, flags, context),
             disk_bytes=weights.file_bytes,
             exact=weights.exact and found.exact,
         )

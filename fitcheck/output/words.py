@@ -41,7 +41,7 @@ def devices(fit: Fit) -> str:
 
 def room_for(fit: Fit) -> str:
     """``13k ctx``: the longest context that still fits."""
-    return f"{format_tokens(fit.max_context_tokens)} ctx" if fit.max_context_tokens > 0 else "-"
+    return f"{format_tokens(fit.max_context_tokens)} ctx" if fit.max_context_tokens else "-"
 
 
 def quality(fit: Fit) -> str:

@@ -12,7 +12,7 @@ from fitcheck import catalog, facts
 from fitcheck.accuracy import weights_table
 from fitcheck.estimate.fit import Estimator
 from fitcheck.estimate.longest import most_that_fits
-from fitcheck.estimate.placement import Candidate
+from fitcheck.estimate.placement import Candidate, candidate, planned
 from fitcheck.types import (
     Accelerator,
     Backend,
@@ -190,9 +190,7 @@ def test_the_most_context_that_fits_is_the_most(model: str, ram: float, gpus: tu
         request = Request(context_tokens=tokens)
         ground = estimator().ground(models()[model], "Q4_K_M", where, request, "llama.cpp")
         split = place(model, where, Request()).split
-        from fitcheck.estimate.placement import candidate
-
-        return min(use.left for use in candidate(ground, split).uses)
+        return min(use.left for use in planned(ground, candidate(ground, split)).uses)
 
     assert left(fit.max_context_tokens) >= 0
     assert fit.max_context_tokens == longest or left(min(fit.max_context_tokens + 256, longest)) < 0
