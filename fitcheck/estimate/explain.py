@@ -53,10 +53,11 @@ def flags_of(
 def _llama_cpp_flags(found: Candidate, context_tokens: int, request: Request, machine: Machine) -> list[str]:
     split = found.split
     # without -np the server keeps caches and states of four sequences
-    flags = ["-c", str(context_tokens * request.parallel), "-np", str(request.parallel), "-ngl", str(split.gpu_layers)]
+    flags = ["-c", str(context_tokens * request.parallel), "-np", str(request.parallel)]
+    flags += _device_flags(found, machine)
+    flags += ["-ngl", str(split.gpu_layers)]
     if split.cpu_expert_layers:
         flags += ["--n-cpu-moe", str(split.cpu_expert_layers)]
-    flags += _device_flags(found, machine)
     if len(split.ends) > 2:
         counts = [end - start + (split.output == i) for i, (start, end) in enumerate(pairwise(split.ends), start=1)]
         flags += ["-ts", ",".join(map(str, counts))]
@@ -77,8 +78,10 @@ def _device_flags(found: Candidate, machine: Machine) -> list[str]:
     """Which cards to use, where it is not all of them in their own order."""
     used = [use.name for use in found.uses if use.name != "cpu"]
     cards = [f"gpu{card.index}" for card in machine.accelerators if card.usable]
-    if not used or used == cards:
+    if used == cards:
         return []
+    if not used:
+        return ["--device", "none"]  # with -ngl 0 alone a card still computes prompts, and needs buffers for that
     backend = next(iter(machine.accelerators[0].backends), Backend.CUDA)
     names = _DEVICE_NAMES.get(backend, backend.value)
     return ["--device", ",".join(f"{names}{name.removeprefix('gpu')}" for name in used)]
