@@ -152,6 +152,7 @@ ARCHITECTURES: dict[str, Traits] = {
     "qwen": Traits(qkv="fused"),
     "refact": Traits(rope="none"),
     "openelm": Traits(qkv="fused", residual_first="a"),
+    "plamo": Traits(parallel="fax"),
     "plamo3": replace(_SANDWICH, qkv="fused", dense="fused", windows=True),
     "baichuan": Traits(rope="of_32_layers"),
     "deepseek": Traits(normalises_weights=False),
@@ -211,6 +212,7 @@ ARCHITECTURES: dict[str, Traits] = {
     "minimax-m2": Traits(qkv="flat", gating="sigmoid"),
     "minimax-m3": replace(_SIGMOID, sparse_blocks=True),
     "mellum": Traits(windows=True),
+    "maple": Traits(windows=True, rope="windows"),
     "afmoe": Traits(
         post_norm=True, post_norm_first=True, scaled_embedding=True, windows=True, rope="three_of_four",
         gating="sigmoid", normalises_weights=None, scales_weights=True,
@@ -229,6 +231,11 @@ ARCHITECTURES: dict[str, Traits] = {
     "gpt-oss": Traits(windows=True, gating="softmax_of_chosen", normalises_weights=False, late="raw"),
     **_same("deepseek2 mistral4", _DEEPSEEK),
     **_same("deepseek32 glm-dsa", _DEEPSEEK),
+    "deepseek2-ocr": _DEEPSEEK,
+    "arctic": Traits(family="arctic"),
+    "chameleon": Traits(qk_norm="NORM", family="chameleon"),
+    "cogvlm": Traits(qkv="fused", family="cogvlm"),
+    "talkie": Traits(norm_weight=False, embedding_norm="plain", norms_rotated=True, family="talkie"),
     "kimi-linear": Traits(anchored=True, rope="none", gating="sigmoid", scales_weights=True),
     "bailingmoe3": replace(_SIGMOID, gates_latent=True, full_rank_delta=True, bounded_decay=True, late="normed"),
     "kimi-k3": Traits(

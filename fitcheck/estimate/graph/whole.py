@@ -12,6 +12,7 @@ from fitcheck.estimate.graph.model import ModelGraph, UnknownGraphError
 from fitcheck.estimate.graph.planner import CUDA_RULES, METAL_RULES, plan
 from fitcheck.estimate.graph.streams import HunyuanV4, KimiK3
 from fitcheck.estimate.graph.tensors import HOST
+from fitcheck.estimate.graph.variants import Arctic, Chameleon, CogVlm, Talkie
 from fitcheck.types import Backend
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ _BUILDERS: dict[str, type[_Builder]] = {
     "gemma4": Gemma4,
     "hy_v4": HunyuanV4,
     "kimi_k3": KimiK3,
+    "arctic": Arctic,
+    "chameleon": Chameleon,
+    "cogvlm": CogVlm,
+    "talkie": Talkie,
 }
 
 
