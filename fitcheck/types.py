@@ -531,6 +531,38 @@ class Tensor(Value, frozen=True):
     type: str
 
 
+class MediaEncoder(Value, frozen=True):
+    """A tower that turns an image or sound into tokens of the language model, as llama.cpp's ``mmproj`` file holds it.
+
+    ``kind`` is the file's ``clip.projector_type``: which graph it is. Sizes are in elements, ``patch_size`` and
+    ``image_size`` in pixels; ``image_size``: the side of a tile, or of the image that positions were learned for.
+    ``out_size``: the language model's width; ``projector_size``: the hidden width of the projector where the kind does
+    not settle it. ``merge`` patches per side become one token. ``positions``: rows of the table of learned positions
+    (per axis where there are two). ``head_size`` 0: hidden_size / heads. ``full_attention_every``: the other layers
+    attend within windows. ``deepstack``: layers whose states go to the language model too. ``standardized``: the
+    result is shifted and scaled by learned vectors; ``newline``: a learned vector ends each line. ``tokens``: of the
+    largest image, where the file settles it.
+    """
+
+    kind: str
+    hidden_size: int
+    layers: int
+    heads: int
+    ffn_size: int
+    patch_size: int
+    image_size: int
+    out_size: int
+    merge: int = 1
+    projector_size: int = 0
+    positions: int = 0
+    head_size: int = 0
+    full_attention_every: int = 0
+    deepstack: tuple[int, ...] = ()
+    standardized: bool = False
+    newline: bool = False
+    tokens: int = 0
+
+
 class Model(Value, frozen=True):
     """A model that somebody may want to run.
 
@@ -541,6 +573,7 @@ class Model(Value, frozen=True):
     ``derived_from``: the id of the model that this one is a fine-tune of, by others. ``sources``:
     field -> key in the catalog's table of sources. ``tensors``: only for a real file, then exact; ``file_quant`` names
     its mix. ``publisher``: whose GGUF files are meant (the owner of their Hub repository), where that is known.
+    ``encoders``: all that the ``mmproj`` file holds; empty where that is not known.
     """
 
     id: str
@@ -566,6 +599,7 @@ class Model(Value, frozen=True):
     context_extended_tokens: int | None = None
     native_dtype: str = "BF16"
     tower_params: dict[str, int] = {}
+    encoders: tuple[MediaEncoder, ...] = ()
     aliases: tuple[str, ...] = ()
     ollama_tags: tuple[str, ...] = ()
     gguf_repos: tuple[str, ...] = ()
