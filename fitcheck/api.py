@@ -67,6 +67,6 @@ def check(model: str | Model, machine: Machine | None = None, request: Request |
     session = Session.of(machine)
     request = request or Request()
     if isinstance(model, str):
-        named = session.model(model)
-        return check_model(session, named, session.question(model, named, request))
+        asked = session.asked(model, request)
+        return check_model(session, asked.model, asked.request)
     return check_model(session, model, request)

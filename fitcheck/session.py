@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from fitcheck.errors import FitcheckError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from fitcheck.advise.rank import Ranker
     from fitcheck.catalog import Catalog
     from fitcheck.estimate.fit import Estimator
+    from fitcheck.estimate.quantizations import Quantizations
     from fitcheck.facts import Facts
     from fitcheck.probe import Probing
 
@@ -34,6 +36,14 @@ PAGES = {
     "mlx_lm.convert": "https://github.com/ml-explore/mlx-lm",
     "transformers": "https://huggingface.co/docs/transformers",
 }
+
+
+class Asked(Struct, frozen=True):
+    """A model and the request as they are meant. ``notes``: what a name was taken for, a line each."""
+
+    model: Model
+    request: Request
+    notes: tuple[str, ...] = ()
 
 
 class Session:
@@ -116,20 +126,49 @@ class Session:
 
         return resolve(text, self.catalog)
 
-    def question(self, text: str, model: Model, request: Request) -> Request:
-        """The request as it is meant for the model that was named with ``text``: in the quantisation that it names,
-        unless the request or the file has one."""
-        from fitcheck.catalog.resolve import quant_named
+    def asked(self, text: str, request: Request) -> Asked:
+        """The model that was named with ``text`` and the request as it is meant for it: in the quantisation that the
+        name holds, unless the request or the file has one, and on the engine that runs it."""
+        from fitcheck.catalog.quant_names import named
+        from fitcheck.catalog.resolve import as_published
 
-        named = None if request.quant or model.file_quant else quant_named(text)
-        return self.spelled(replace(request, quant=named) if named else request)
+        model = self.model(text)
+        table = self.facts.quantizations
+        held = None if request.quant or model.file_quant else named(text, table, model.publisher)
+        if held is not None:
+            request = replace(request, quant=held.quant, runtime=request.runtime or held.runtime)
+            if not table.is_gguf(held.quant) or held.runtime:
+                model = as_published(model, text, held.quant)
+        elif request.quant is None and model.file_quant in table.formats and not table.is_gguf(model.file_quant):
+            request = replace(request, quant=model.file_quant)
+        request = self.spelled(request, model.publisher)
+        return Asked(_of_publisher(model, request, table), request, self._notes_on(text, model, request))
 
-    def spelled(self, request: Request) -> Request:
-        """The request with its quantisation as the runtime calls it: ``MXFP4`` in a GGUF file is ``MXFP4_MOE``."""
+    def spelled(self, request: Request, publisher: str | None = None) -> Request:
+        """The request with its quantisation as the tables call it, and with the engine for one that is outside GGUF.
+        ``publisher``: whose names are meant. Raises FitcheckError where the engine does not load it."""
         if request.quant is None:
             return request
-        own = self.facts.runtimes.row(request.runtime or "llama.cpp").native_quants
-        return replace(request, quant=own.get(request.quant, request.quant))
+        from fitcheck.advise.engine import loadable, runtime_of
+        from fitcheck.catalog.quant_names import spelled
+
+        table, runtimes = self.facts.quantizations, self.facts.runtimes
+        names = spelled(request.quant, table, publisher)
+        if request.runtime:
+            return replace(request, quant=loadable(request.runtime, names, table, runtimes))
+        outside = names[0] in table.formats and not table.is_gguf(names[0])
+        runtime = runtime_of(names[0], self.machine, table, runtimes) if outside else None
+        return replace(request, quant=names[0], runtime=runtime)
+
+    def _notes_on(self, text: str, model: Model, request: Request) -> tuple[str, ...]:
+        """What a name was taken for, where that is not what it says."""
+        from fitcheck.catalog.resolve import library_default
+        from fitcheck.estimate.publisher_mix import describe
+
+        default = library_default(text, self.catalog)
+        library = f"{text} is {default.id} in Ollama's library" if default is not None else ""
+        size = describe(model, request.quant or "", self.facts.quantizations)
+        return tuple(filter(None, (library, size)))
 
     def chooser(self, request: Request) -> Chooser:
         """Chooses quantisations on the machine."""
@@ -165,6 +204,14 @@ class Session:
             catalog_date=self.catalog.date,
             **more,
         )
+
+
+def _of_publisher(model: Model, request: Request, table: Quantizations) -> Model:
+    """The model as the publisher of the mix that is asked for has it, where that one's files are known."""
+    mix = table.publisher_mixes.get(request.quant or "")
+    if mix is None or model.publisher or not any(repo.startswith(f"{mix.publisher}/") for repo in model.gguf_repos):
+        return model
+    return replace(model, publisher=mix.publisher)
 
 
 def _is_here(program: str) -> bool:

@@ -33,6 +33,9 @@ class QualityTables(Protocol):
     def formats(self) -> Any:
         """Formats outside GGUF with their bits per weight."""
 
+    def like(self, quant: str) -> str:
+        """The llama.cpp mix that stands for a quantisation."""
+
 
 class Divergence:
     """KL divergence of quantisations from the full model, and the share of the score that it costs."""
@@ -45,6 +48,7 @@ class Divergence:
                 if row.get("mean_kld") is not None and (row["quant"] not in self._published or row["imatrix"] is None):
                     self._published[row["quant"]] = row["mean_kld"]
         self._formats = quantizations.formats
+        self._like = quantizations.like
 
     def loss(self, model: Model, quant: str) -> float:
         """Share of the score, 0 to 1."""
@@ -58,7 +62,7 @@ class Divergence:
 
     def of(self, quant: str) -> float:
         """The published divergence, else that of a K-quant of as many bits."""
-        published = self._published.get(quant)
+        published = self._published.get(self._like(quant))
         if published is not None:
             return published
         bits = bits_of(quant, self._formats)

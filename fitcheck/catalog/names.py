@@ -53,6 +53,14 @@ def find(text: str, catalog: Catalog) -> Model:
     return Names(catalog.models).find(text)
 
 
+def library(text: str, models: Iterable[Model]) -> list[tuple[str, Model]]:
+    """The tags that a name without one has in Ollama's library (``llama3.1`` -> ``llama3.1:8b``, …), with their models:
+    first ``latest``, which is what Ollama takes; without it all are alike."""
+    name = f"{text.strip().casefold()}:"
+    tags = [(tag, model) for model in models for tag in model.ollama_tags if tag.startswith(name)]
+    return sorted(tags, key=lambda pair: pair[0] != f"{name}latest")
+
+
 class Names:
     """The names of some models, ready to look many up."""
 

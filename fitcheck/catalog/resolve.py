@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -14,15 +13,15 @@ from fitcheck.types import Model
 HUB = "hf:"
 OLLAMA = "ollama:"
 MAX_TEXT = 4096
-
-_QUANT_AT_THE_END = re.compile(r"[:-]((?:ud-)?i?q[1-8](?:_[a-z0-9]+)+|mxfp4(?:_moe)?|bf16|f16|fp16)$", re.IGNORECASE)
+LATEST = ":latest"
+_ADDRESSES = ("https://", "huggingface.co/", "hf.co/")
 
 
 def resolve(text: str, catalog: Catalog) -> Model:
     """The model that ``text`` names. Only ``hf:`` opens the network.
 
     A file's model has the text as its id, so that it can be typed again. A catalog name wins over a file of that name,
-    unless it looks like a path (``./``, ``/``, ``~``, ``.gguf``).
+    unless it looks like a path (``./``, ``/``, ``~``); the name of a GGUF file that is not here is that of a model.
     Raises FitcheckError: ``unknown_model``, ``ambiguous_model``, ``unreadable_file``, ``network``, ``not_found``,
     ``gated``, ``rate_limited``, ``offline``.
     """
@@ -81,7 +80,10 @@ def _row_of(model: Model, catalog: Catalog) -> Model | None:
 
 
 def _looks_like_path(text: str) -> bool:
-    return text.startswith(("/", "./", "../", "~", ".\\", "..\\")) or text.endswith(".gguf") or text[1:3] == ":\\"
+    if text.startswith(("/", "./", "../", "~", ".\\", "..\\")) or text[1:3] == ":\\":
+        return True
+    in_a_folder = "/" in text and not text.startswith(_ADDRESSES)
+    return text.endswith(".gguf") and (in_a_folder or Path(text).exists())
 
 
 def _named(text: str, catalog: Catalog) -> Model:
@@ -90,6 +92,9 @@ def _named(text: str, catalog: Catalog) -> Model:
     try:
         return _published(names.find(text, catalog), text)
     except FitcheckError as error:
+        default = library_default(text, catalog)
+        if default is not None:
+            return default
         if error.code != "unknown_model":
             raise
         if Path(text).exists():
@@ -102,22 +107,37 @@ def _named(text: str, catalog: Catalog) -> Model:
         return enriched(model, catalog)
 
 
+def library_default(text: str, catalog: Catalog) -> Model | None:
+    """The model that Ollama takes for a name without a tag: ``latest``, or the only one of that name."""
+    from fitcheck.catalog import names
+
+    tags = names.library(text, catalog.models)
+    only = len({model.id for _, model in tags}) == 1
+    return tags[0][1] if tags and (only or tags[0][0].endswith(LATEST)) else None
+
+
+def as_published(model: Model, text: str, quant: str) -> Model:
+    """The model as the repository that ``text`` names holds it, in a format other than GGUF."""
+    repo = repository(text)
+    return replace(model, file_quant=quant, hub_repo=repo or model.hub_repo)
+
+
 def _published(model: Model, text: str) -> Model:
     """The model as the GGUF repository that ``text`` names holds it: ``unsloth/gemma-4-12b-it-GGUF:Q4_K_M``."""
-    repo = text.removeprefix("https://").removeprefix("huggingface.co/").removeprefix("hf.co/").partition(":")[0]
-    owner, slash, rest = repo.casefold().partition("/")
-    if not slash or not rest.endswith("-gguf"):
+    repo = repository(text)
+    if repo is None or not repo.casefold().endswith("-gguf"):
         return model
     others = [known for known in model.gguf_repos if known.casefold() != repo.casefold()]
     named = next((known for known in model.gguf_repos if known not in others), repo)
-    return replace(model, publisher=owner, gguf_repos=(named, *others))
+    return replace(model, publisher=repo.casefold().partition("/")[0], gguf_repos=(named, *others))
 
 
-def quant_named(text: str) -> str | None:
-    """The GGUF quantisation that a name ends in: ``Q6_K`` of ``unsloth/Qwen3-14B-GGUF:Q6_K``, ``Q8_0`` of
-    ``llama3.1:8b-instruct-q8_0``."""
-    found = _QUANT_AT_THE_END.search(text.strip())
-    return found[1].upper().replace("FP16", "F16") if found else None
+def repository(text: str) -> str | None:
+    """``owner/name`` of the Hub repository that a name or an address is of, None where it is of none."""
+    for prefix in _ADDRESSES:
+        text = text.removeprefix(prefix)
+    parts = text.partition(":")[0].split("/")
+    return "/".join(parts[:2]) if len(parts) > 1 and all(parts[:2]) else None
 
 
 def from_path(path: Path) -> Model:

@@ -12,8 +12,10 @@ MAX_NAME_LENGTH = 300
 
 _FILE_ENDING = re.compile(r"(?:-\d{5}-of-\d{5})?\.gguf$")
 _QUANTISATION = re.compile(
-    r"(?<![a-z0-9])(?:(?:ud[-_])?(?:i?q|tq)[1-8](?:[-_](?:k|[01]|xxs|xs|s|m|l|xl|nl))*|bf16|fp?16|fp?32|fp8|mxfp[48]|nvfp4"
-    r"|awq|gptq|exl[23]|mlx|(?:unsloth-)?bnb|nf4|[2-8]-?bit|int[48]|w[48]a(?:8|16)|qat|gguf|imatrix|i1|safetensors)(?![a-z0-9])"
+    r"(?<![a-z0-9])(?:(?:ud[-_])?(?:i?q|tq)[1-8](?:[-_](?:k|[0-8]|xxs|xs|s|m|l|xl|nl))*|bf16|fp?16|fp?32|fp4|mxfp[48]"
+    r"|fp8(?:-(?:dynamic|static|block|kv))*|nvfp4|awq|gptq|autoround|(?:\d+(?:\.\d+)?bpw-)?exl[23]|mlx|dwq"
+    r"|(?:unsloth-)?bnb|nf4|[2-8]-?bits?|int[48]|w[48]a(?:8|16)|g128|128g|(?:un)?quantized|qat|gguf|imatrix|i1"
+    r"|safetensors)(?![a-z0-9])"
 )
 _SPACED_UNIT = re.compile(r"(?<=\d)\s+(?:billion|bn|b)\b")
 _TOKEN = re.compile(

@@ -25,11 +25,19 @@ class Wish(Struct, frozen=True):
     where: str = ""
 
 
+class Grant(Struct, frozen=True):
+    """What was found about a wish: the model that passes, or all that do not. ``notes``: what names were taken for."""
+
+    checks: list[Check]
+    notes: tuple[str, ...] = ()
+
+
 def check(session: Session, request: Request, wishes: tuple[Wish, ...]) -> Report:
     """Yes when every wish is met. ``request`` is what the command line asked of all of them."""
     tried = [_grant(session, wish) for wish in wishes]
-    checks = tuple(c for attempts in tried for c in attempts)
-    passed = all(attempts[-1].passed for attempts in tried)
+    checks = tuple(c for grant in tried for c in grant.checks)
+    passed = all(grant.checks[-1].passed for grant in tried)
+    notes = dict.fromkeys(note for grant in tried for note in grant.notes)
     return session.report(
         "check",
         _summary(checks, passed),
@@ -38,7 +46,7 @@ def check(session: Session, request: Request, wishes: tuple[Wish, ...]) -> Repor
         exit_code=EXIT_OK if passed else EXIT_NO,
         checks=checks,
         fits=tuple(c.fit for c in checks if c.fit),
-        notes=session.missing_tools(_next_steps(checks, passed)),
+        notes=(*notes, *session.missing_tools(_next_steps(checks, passed))),
         next_steps=tuple(_next_steps(checks, passed)),
     )
 
@@ -53,7 +61,7 @@ def wishes_of_file(path: Path, options: RequestOptions) -> tuple[Wish, ...]:
     )
 
 
-def _grant(session: Session, wish: Wish) -> list[Check]:
+def _grant(session: Session, wish: Wish) -> Grant:
     """What ``_try`` finds; an error says where the wish stands."""
     try:
         return _try(session, wish)
@@ -63,19 +71,19 @@ def _grant(session: Session, wish: Wish) -> list[Check]:
         raise FitcheckError(error.code, f"{wish.where}: {error.message}", error.hint) from error
 
 
-def _try(session: Session, wish: Wish) -> list[Check]:
+def _try(session: Session, wish: Wish) -> Grant:
     """The first model that passes, alone; where none does, all of them with what comes closest."""
-    models = [(name, session.model(name)) for name in wish.names]
+    asked = [session.asked(name, wish.request) for name in wish.names]
     attempts = []
-    for name, model in models:
-        request = session.question(name, model, wish.request)
-        attempts.append(check_model(session, model, request, wish.task_given))
+    for each in asked:
+        attempts.append(check_model(session, each.model, each.request, wish.task_given))
         if attempts[-1].passed:
-            return [replace(attempts[-1], chosen=len(models) > 1)]
-    return [
-        replace(attempt, nearest=_nearest(session, model, attempt.request or wish.request, wish.task_given))
-        for (_, model), attempt in zip(models, attempts, strict=True)
+            return Grant([replace(attempts[-1], chosen=len(asked) > 1)], each.notes)
+    found = [
+        replace(attempt, nearest=_nearest(session, name, attempt, wish))
+        for name, attempt in zip(wish.names, attempts, strict=True)
     ]
+    return Grant(found, tuple(note for each in asked for note in each.notes))
 
 
 def check_model(session: Session, model: Model, request: Request, task_given: bool = False) -> Check:
@@ -90,14 +98,17 @@ def check_model(session: Session, model: Model, request: Request, task_given: bo
     return Check(model.id, all(r.met for r in found), found, fit, request=request)
 
 
-def _nearest(session: Session, model: Model, request: Request, task_given: bool) -> Fit | None:
-    """The model itself in another quantisation than the one asked for, else the best model that passes."""
-    if request.quant:
-        other = check_model(session, model, replace(request, quant=None), task_given)
+def _nearest(session: Session, name: str, attempt: Check, wish: Wish) -> Fit | None:
+    """The model itself in another quantisation than the one that was asked for or named, else the best model that
+    passes."""
+    tried = attempt.request or wish.request
+    if tried.quant:
+        free = replace(tried, quant=None, runtime=wish.request.runtime)
+        other = check_model(session, session.model(name), free, wish.task_given)
         if other.passed:
             return other.fit
-    ranker = session.ranker(request)
-    return next(map(ranker.fit, ranker.best(request.task, 1)), None)
+    ranker = session.ranker(replace(tried, quant=wish.request.quant, runtime=wish.request.runtime))
+    return next(map(ranker.fit, ranker.best(tried.task, 1)), None)
 
 
 def _summary(checks: tuple[Check, ...], passed: bool) -> str:

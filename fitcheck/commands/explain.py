@@ -16,8 +16,8 @@ _SHOWN_SOURCES = 6
 
 def explain(session: Session, request: Request, name: str) -> Report:
     """Work one model out in full, in the quantisation that ``scan`` and ``check`` would take."""
-    model = session.model(name)
-    request = for_model(model, session.question(name, model, request))
+    asked = session.asked(name, request)
+    model, request = asked.model, for_model(asked.model, asked.request)
     chooser = session.chooser(request)
     fit = chooser.estimate(chooser.choose(model))
     speed = fit.speed if request.task is Task.EMBEDDING else _with_published(session, fit, model)
@@ -29,7 +29,7 @@ def explain(session: Session, request: Request, name: str) -> Report:
         fits=(fit,),
         models=(model,),
         context_curve=context_curve(model, fit, session.machine, request, session.estimator),
-        notes=(*_notes(session, model, fit), *session.missing_tools(_next_steps(model, fit))),
+        notes=(*asked.notes, *_notes(session, model, fit), *session.missing_tools(_next_steps(model, fit))),
         next_steps=tuple(_next_steps(model, fit)),
     )
 

@@ -24,8 +24,8 @@ _MINI_PC_GIB = (32, 64, 96, 128)
 
 def plan(session: Session, request: Request, name: str) -> Report:
     """Ask for each kind of hardware what the smallest is that meets the request."""
-    model = session.model(name)
-    request = for_model(model, session.question(name, model, request))
+    asked = session.asked(name, request)
+    model, request = asked.model, for_model(asked.model, asked.request)
     estimator = session.estimator
     wanted = planned(model, request, estimator)
     own = own_fit(session, model, request)
@@ -46,6 +46,7 @@ def plan(session: Session, request: Request, name: str) -> Report:
         checks=(Check(model.id, runs_here, found, own),),
         hardware=hardware,
         best=(instead,) if instead else (),
+        notes=asked.notes,
         next_steps=tuple(_next_steps(model, runs_here, hardware, instead)),
     )
 

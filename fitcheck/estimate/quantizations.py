@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from fitcheck.estimate.tensors import PLAIN, Layout
-from fitcheck.types import Model
+from fitcheck.types import Backend, Model
 
 
 class Block(Struct, frozen=True):
@@ -47,8 +47,35 @@ class Recipe(Struct, frozen=True):
     pure: bool = False
 
 
+class PublisherMix(Struct, frozen=True):
+    """A mix of a publisher's own, by the llama.cpp mix that is nearest to it.
+
+    ``types`` are those it gives to some tensors instead, as in ``Recipe``; then it is known in full. Where the
+    publisher chooses types model by model, ``layers`` is how many bytes its layers take for one of ``like``'s, in the
+    median of published files. ``also``: other names of it in this publisher's repositories.
+    """
+
+    like: str
+    publisher: str
+    source: str
+    types: dict[str, str] = {}
+    layers: float | None = None
+    also: tuple[str, ...] = ()
+
+
+class Ending(Struct, frozen=True):
+    """The end of the name of a repository whose weights are in ``quant``. ``pattern``: a regular expression over lower
+    case. ``runtime``: who it was made for, where the quantisation does not tell."""
+
+    pattern: str
+    quant: str
+    runtime: str | None = None
+
+
 class Format(Struct, frozen=True):
-    """A format outside GGUF. ``bits`` per weight of what is quantised: linear matrices, experts only, or all."""
+    """A format outside GGUF. ``bits`` per weight of what is quantised: linear matrices, experts only, or all.
+    ``runtimes``: who loads it, the most used first. ``backends``: where they have kernels for it; None: wherever they
+    run."""
 
     bits: float
     runtimes: tuple[str, ...] = ()
@@ -56,13 +83,13 @@ class Format(Struct, frozen=True):
     group: int | None = None
     quantised: str = "linear"
     output_bits: float | None = None
-    vendors: tuple[str, ...] | None = None
+    backends: tuple[Backend, ...] | None = None
     compute_dtype: str | None = None
     note: str = ""
 
 
 class Quantizations(Struct, frozen=True):
-    """The table ``data/quantizations.json``."""
+    """The table ``data/quantizations.json``. ``aliases``: a name -> what it may mean, the most usual first."""
 
     sources: dict[str, str]
     blocks: dict[str, Block]
@@ -75,6 +102,9 @@ class Quantizations(Struct, frozen=True):
     layouts: dict[str, Layout] = {}
     own_mixes: dict[str, dict[str, Mix]] = {}  # by architecture, where it has rules of its own
     recipes: tuple[Recipe, ...] = ()
+    publisher_mixes: dict[str, PublisherMix] = {}
+    aliases: dict[str, tuple[str, ...]] = {}
+    endings: tuple[Ending, ...] = ()
 
     def tensor_bytes(self, type_name: str, columns: int, rows: int) -> int:
         """Bytes of ``rows`` rows of ``columns`` elements in a type whose block divides the row."""
@@ -100,6 +130,15 @@ class Quantizations(Struct, frozen=True):
     def layout(self, architecture: str | None) -> Layout:
         """How files and caches of an architecture differ from the usual."""
         return self.layouts.get(architecture or "", PLAIN)
+
+    def is_gguf(self, quant: str) -> bool:
+        """Whether a quantisation is one of GGUF files."""
+        return quant in self.mixes or quant in self.publisher_mixes
+
+    def like(self, quant: str) -> str:
+        """The llama.cpp mix that stands for a quantisation: itself, unless a publisher made it up."""
+        found = self.publisher_mixes.get(quant)
+        return found.like if found is not None else quant
 
     def recipe(self, model: Model, quant: str) -> Recipe | None:
         """What the publisher of ``model``'s files does in ``quant`` beyond the mix of that name, where it is known."""

@@ -257,7 +257,7 @@ def _of_mix(model: Model, shape: Shape, quant: str, mix: Mix, layout: Layout, ta
     for matrix in outer.head:
         head = head.plus(typist.stored(typist.chosen(matrix, output_type), matrix))
     return Stored(
-        quant=quant,
+        quant=table.like(quant),
         kinds=stored_kinds,
         layers=letters,
         embedding=embedding,
@@ -468,11 +468,12 @@ def type_of(model: Model, quant: str, table: Quantizations) -> Callable[[int, st
 
 
 def _own_types(model: Model, quant: str, table: Quantizations) -> dict[str, str]:
-    recipe = table.recipe(model, quant)
-    return recipe.types if recipe is not None else {}
+    own = table.publisher_mixes.get(quant) or table.recipe(model, quant)
+    return own.types if own is not None else {}
 
 
 def _mix(model: Model, quant: str, table: Quantizations) -> Mix | None:
+    quant = table.like(quant)
     mix = table.own_mixes.get(model.architecture or "", {}).get(quant) or table.mixes.get(quant)
     recipe = table.recipe(model, quant)
     return Mix(base=mix.base, output=mix.base) if mix is not None and recipe is not None and recipe.pure else mix
@@ -489,7 +490,12 @@ def store(model: Model, quant: str, table: Quantizations) -> Stored:
         return _of_file(model, shape, model.tensors, layout, table)
     mix = _mix(model, quant, table)
     if mix is not None:
-        return _of_mix(model, shape, quant, mix, layout, table)
+        stored = _of_mix(model, shape, quant, mix, layout, table)
+        if quant not in table.publisher_mixes:
+            return stored
+        from fitcheck.estimate.publisher_mix import sized
+
+        return sized(stored, model, quant, table)
     form = table.formats.get(quant)
     if form is not None:
         return _of_format(shape, quant, form, layout)
