@@ -242,6 +242,7 @@ ARCHITECTURES: dict[str, Traits] = {
         anchored=True, rope="none", gating="sigmoid", normalises_weights=None, scales_weights=True,
         bounded_decay=True, bends_gate=True, family="kimi_k3",
     ),
+    "glm5-next": replace(_SIGMOID, positions=0, rope="none", bounded_decay=True, family="glm_next"),
     "hy_v4": replace(_SIGMOID, rotates_index=False, family="hy_v4"),
     "minimax-01": Traits(normed_residual=True),
     "mamba": Traits(positions=0),

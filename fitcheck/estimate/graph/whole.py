@@ -8,6 +8,7 @@ from fitcheck.estimate.graph.architectures import ARCHITECTURES
 from fitcheck.estimate.graph.decoder import Decoder
 from fitcheck.estimate.graph.encoder import Encoder
 from fitcheck.estimate.graph.gemma import Gemma3n, Gemma4
+from fitcheck.estimate.graph.glm_next import GlmNext
 from fitcheck.estimate.graph.model import ModelGraph, UnknownGraphError
 from fitcheck.estimate.graph.planner import CUDA_RULES, METAL_RULES, plan
 from fitcheck.estimate.graph.streams import HunyuanV4, KimiK3
@@ -33,6 +34,7 @@ _BUILDERS: dict[str, type[_Builder]] = {
     "encoder": Encoder,
     "gemma3n": Gemma3n,
     "gemma4": Gemma4,
+    "glm_next": GlmNext,
     "hy_v4": HunyuanV4,
     "kimi_k3": KimiK3,
     "arctic": Arctic,
