@@ -89,7 +89,7 @@ class ListedLayer:
         sizes = self._sizes
         if self._has("ssm_ba") or self._has("ssm_alpha") or self._has("ssm_beta"):
             return mixers.delta_net(sizes)
-        if self._has("ssm_x"):
+        if self._has("ssm_x") and len(self._dims.get("ssm_a", ())) > 1:
             return mixers.mamba1(sizes, self._has("ssm_dt_norm"))
         mamba = mixers.mamba2(sizes, self._has("ssm_norm"))
         attention = self._attention() if self._has("attn_q") else None

@@ -153,6 +153,7 @@ ARCHITECTURES: dict[str, Traits] = {
     "refact": Traits(rope="none"),
     "openelm": Traits(qkv="fused", residual_first="a"),
     "plamo": Traits(parallel="fax"),
+    "plamo2": replace(_SANDWICH, qkv="fused", dense="fused", family="plamo2"),
     "plamo3": replace(_SANDWICH, qkv="fused", dense="fused", windows=True),
     "baichuan": Traits(rope="of_32_layers"),
     "deepseek": Traits(normalises_weights=False),

@@ -234,7 +234,8 @@ class _Pool:
     def give_back(self, start: int, size: int) -> None:
         """Free a block and merge it with one neighbour on each side.
 
-        Blocks of no bytes are kept like others, as in the engine: they can keep two neighbours from merging.
+        Blocks of no bytes are kept like others, as in the engine: they can keep two neighbours from merging, and stand
+        before a block that grew down to a lower address. Hence every block is looked at.
         """
         free, end = self.free, start + size
         for i, block in enumerate(free):
@@ -251,9 +252,7 @@ class _Pool:
                     free[i - 1][1] += block[1]
                     del free[i]
                 return
-            if block[0] > end:
-                free.insert(i, [start, size])
-                return
+        free.insert(next(i for i, block in enumerate(free) if block[0] >= start), [start, size])
 
 
 def allocate(steps: list[Tensor], leaves: list[Tensor], pools: tuple[_Pool, ...]) -> None:

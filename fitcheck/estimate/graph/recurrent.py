@@ -23,7 +23,7 @@ class StateInputs:
         self.others = g.view(ids, (0,))
 
 
-def _load(
+def load_state(
     g: ModelGraph,
     inputs: StateInputs,
     states: Tensor,
@@ -40,22 +40,24 @@ def _load(
     return current
 
 
-def _state(g: ModelGraph, il: int, size: int) -> Tensor:
+def state_of(g: ModelGraph, il: int, size: int) -> Tensor:
+    """The states of layer ``il``, ``size`` numbers for each sequence."""
     return g.stored("f32", g.layer_devices[il], size, g.sequences)
 
 
-def _convolution_input(g: ModelGraph, il: int, inputs: StateInputs, new: Tensor, kernel: int, channels: int) -> Tensor:
+def convolution_input(g: ModelGraph, il: int, inputs: StateInputs, new: Tensor, kernel: int, channels: int) -> Tensor:
     """The last columns of the previous batch in front of the transposed new ones; the state is renewed."""
     n, size = g.sequences, (kernel - 1) * channels
-    states = _state(g, il, size)
-    old = g.reshape(_load(g, inputs, states, size), kernel - 1, channels, n)
+    states = state_of(g, il, size)
+    old = g.reshape(load_state(g, inputs, states, size), kernel - 1, channels, n)
     both = g.concat(old, new, 0)
     last = g.view(both, (kernel - 1, channels, n), both.nb()[1:3])
     g.expand(g.write("CPY", g.view(states, (size, n), (states.nb()[1],)), last))
     return both
 
 
-def _convolve(g: ModelGraph, il: int, both: Tensor, kernel: int, channels: int, name: str = "ssm_conv1d") -> Tensor:
+def convolve(g: ModelGraph, il: int, both: Tensor, kernel: int, channels: int, name: str = "ssm_conv1d") -> Tensor:
+    """A short convolution per channel: [channels, tokens, sequences]."""
     node = g.op("SSM_CONV", "f32", (channels, g.sequence_tokens, g.sequences), both)
     node.host_only = channels % 128 != 0
     return g.weighted(node, il, name, (kernel, channels, 1, 1), g.tokens, "f32")
@@ -72,15 +74,15 @@ def mamba2(g: ModelGraph, il: int, x: Tensor, spec: Mamba2, inputs: StateInputs)
     z = g.view(projected, (head, heads, tokens, n), (4 * head, row, batch))
     xbc = g.view(projected, (channels, tokens, n), (row, batch))
     dt = g.view(projected, (heads, tokens, n), (row, batch))
-    both = _convolution_input(g, il, inputs, g.transpose(xbc), spec.conv_kernel, channels)
-    xbc = _convolve(g, il, both, spec.conv_kernel, channels)
+    both = convolution_input(g, il, inputs, g.transpose(xbc), spec.conv_kernel, channels)
+    xbc = convolve(g, il, both, spec.conv_kernel, channels)
     xbc = g.unary(g.vector("ADD", il, "ssm_conv1d", xbc))
     row, batch = xbc.nb()[1:3]
     values = g.view(xbc, (head, heads, tokens, n), (4 * head, row, batch))
     b = g.view(xbc, (d_state, groups, tokens, n), (4 * d_state, row, batch))
     c = g.view(xbc, (d_state, groups, tokens, n), (4 * d_state, row, batch))
     dt = g.vector("ADD", il, "ssm_dt", g.cont(dt))
-    states = _state(g, il, d_state * d_inner)
+    states = state_of(g, il, d_state * d_inner)
 
     def scan(rows: Tensor, ids: Tensor) -> Tensor:
         state = g.reshape(rows, d_state, head, heads, g.sequences)
@@ -88,7 +90,7 @@ def mamba2(g: ModelGraph, il: int, x: Tensor, spec: Mamba2, inputs: StateInputs)
         node.host_only = d_state not in (96, 128, 256) or head % 16 != 0
         return g.weighted(node, il, "ssm_a", (1, heads, 1, 1), node.ne[1], "f32")
 
-    y = _scanned(g, inputs, states, d_state * d_inner, scan)
+    y = scanned(g, inputs, states, d_state * d_inner, scan)
     y = g.view(y, (head, heads, tokens, n), (4 * head, 4 * d_inner, 4 * d_inner * tokens))
     y = g.add(y, g.vector("MUL", il, "ssm_d", values, 1, heads))
     y = g.glu(g.cont(z), y)
@@ -98,12 +100,12 @@ def mamba2(g: ModelGraph, il: int, x: Tensor, spec: Mamba2, inputs: StateInputs)
     return g.matmul(il, "ssm_out", g.d, g.reshape(y, d_inner, tokens * n))
 
 
-def _scanned(
+def scanned(
     g: ModelGraph, inputs: StateInputs, states: Tensor, size: int, scan: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
     """Results and new states in one tensor; the states are written back."""
     n = g.sequences
-    y = _load(g, inputs, states, size, scan)
+    y = load_state(g, inputs, states, size, scan)
     g.expand(g.write("CPY", g.view(states, (size, n), (states.nb()[1],)), g.view(y, (size, n), (4 * size,))))
     return y
 
@@ -116,8 +118,8 @@ def mamba1(g: ModelGraph, il: int, x: Tensor, spec: Mamba1, inputs: StateInputs)
     row, batch = xz.nb()[1:3]
     x = g.view(xz, (d_inner, tokens, n), (row, batch))
     z = g.view(xz, (d_inner, tokens, n), (row, batch))
-    both = _convolution_input(g, il, inputs, g.transpose(x), spec.conv_kernel, d_inner)
-    x = _convolve(g, il, both, spec.conv_kernel, d_inner)
+    both = convolution_input(g, il, inputs, g.transpose(x), spec.conv_kernel, d_inner)
+    x = convolve(g, il, both, spec.conv_kernel, d_inner)
     x = g.unary(g.vector("ADD", il, "ssm_conv1d", x))
     low = g.matmul(il, "ssm_x", rank + 2 * d_state, x)
     row, batch = low.nb()[1:3]
@@ -132,7 +134,7 @@ def mamba1(g: ModelGraph, il: int, x: Tensor, spec: Mamba1, inputs: StateInputs)
         dt = g.cont(dt)
     dt = g.vector("ADD", il, "ssm_dt", g.matmul(il, "ssm_dt", d_inner, dt))
     values = g.reshape(x, 1, d_inner, tokens, n)
-    states = _state(g, il, d_state * d_inner)
+    states = state_of(g, il, d_state * d_inner)
 
     def scan(rows: Tensor, ids: Tensor) -> Tensor:
         state = g.reshape(rows, d_state, 1, d_inner, g.sequences)
@@ -140,7 +142,7 @@ def mamba1(g: ModelGraph, il: int, x: Tensor, spec: Mamba1, inputs: StateInputs)
         node.host_only = d_state != 16 or d_inner % 128 != 0
         return g.weighted(node, il, "ssm_a", (d_state, d_inner, 1, 1), node.ne[1], "f32")
 
-    y = _scanned(g, inputs, states, d_state * d_inner, scan)
+    y = scanned(g, inputs, states, d_state * d_inner, scan)
     y = g.view(y, (d_inner, tokens, n), (4 * d_inner, 4 * d_inner * tokens))
     y = g.add(y, g.vector("MUL", il, "ssm_d", x))
     y = g.matmul(il, "ssm_out", g.d, g.glu(g.cont(z), y))
@@ -156,11 +158,11 @@ def gated_delta_net(g: ModelGraph, il: int, x: Tensor, spec: GatedDeltaNet, inpu
     mixed = g.reshape(g.matmul(il, "attn_qkv", channels, x), channels, tokens, n)
     z = g.matmul(il, "attn_gate", d_inner, x)
     beta, decay = _delta_gates(g, il, x, spec)
-    both = _convolution_input(g, il, inputs, g.transpose(mixed), spec.conv_kernel, channels)
+    both = convolution_input(g, il, inputs, g.transpose(mixed), spec.conv_kernel, channels)
     size = v_dim * v_dim * v_heads
-    states = _state(g, il, size)
-    state = g.reshape(_load(g, inputs, states, size), v_dim, v_dim, v_heads, n)
-    conv = g.unary(_convolve(g, il, both, spec.conv_kernel, channels))
+    states = state_of(g, il, size)
+    state = g.reshape(load_state(g, inputs, states, size), v_dim, v_dim, v_heads, n)
+    conv = g.unary(convolve(g, il, both, spec.conv_kernel, channels))
     row = 4 * channels
     k_shape, k_strides = (k_dim, k_heads, tokens, n), (4 * k_dim, row, row * tokens)
     q = g.scale(g.rms(g.view(conv, k_shape, k_strides)))
@@ -204,8 +206,8 @@ def short_convolution(g: ModelGraph, il: int, x: Tensor, spec: ShortConvolution,
     n, tokens, width = g.sequences, g.sequence_tokens, spec.channels
     three = g.matmul(il, "shortconv.in_proj", 3 * width, g.reshape(x, g.d, tokens, n))
     b, c, values = (g.view(three, (width, tokens, n), three.nb()[1:3]) for _ in range(3))
-    both = _convolution_input(g, il, inputs, g.transpose(g.mul(b, values)), spec.conv_kernel, width)
-    y = g.mul(c, _convolve(g, il, both, spec.conv_kernel, width, "shortconv.conv"))
+    both = convolution_input(g, il, inputs, g.transpose(g.mul(b, values)), spec.conv_kernel, width)
+    y = g.mul(c, convolve(g, il, both, spec.conv_kernel, width, "shortconv.conv"))
     return g.reshape(g.matmul(il, "shortconv.out_proj", g.d, y), g.d, tokens * n)
 
 
@@ -214,14 +216,14 @@ def kimi_delta(g: ModelGraph, il: int, x: Tensor, spec: KimiDelta, inputs: State
     heads, head, kernel = spec.n_heads, spec.head_dim, spec.conv_kernel
     d_inner, n, tokens = heads * head, g.sequences, g.sequence_tokens
     size = 3 * (kernel - 1) * d_inner
-    states = _state(g, il, size)
-    old = _load(g, inputs, states, size)
+    states = state_of(g, il, size)
+    old = load_state(g, inputs, states, size)
     q, k, v = (_kimi_convolution(g, il, x, spec, letter, old, states) for letter in "qkv")
     decay = _kimi_decay(g, il, x, spec)
     beta = g.unary(g.reshape(g.matmul(il, "ssm_beta", heads, x), 1, heads, tokens, n))
     state_size = head * head * heads
-    memory = _state(g, il, state_size)
-    state = g.reshape(_load(g, inputs, memory, state_size), head, head, heads, n)
+    memory = state_of(g, il, state_size)
+    state = g.reshape(load_state(g, inputs, memory, state_size), head, head, heads, n)
     q, k = g.scale(g.rms(q)), g.scale(g.rms(k))
     y = g.op("GATED_DELTA_NET", "f32", (d_inner, tokens * n + head * n), q, k, v, decay, beta, state)
     out = g.cont(g.view(y, (head, heads, tokens, n), (4 * head, 4 * d_inner, 4 * d_inner * tokens)))
@@ -285,13 +287,13 @@ def lightning_attention(
 ) -> Tensor:
     """Linear attention with a fixed decay per head (MiniMax-01)."""
     heads, head, n, tokens = spec.n_heads, spec.head_dim, g.sequences, g.sequence_tokens
-    _load(g, inputs, _state(g, il, 0), 0)
+    load_state(g, inputs, state_of(g, il, 0), 0)
     x = g.reshape(x, g.d, tokens, 1, n)
     mixed = g.reshape(g.unary(g.matmul(il, "attn_qkv", 3 * head * heads, x)), 3 * head, heads, tokens, n)
     q, k, v = (g.view(mixed, (head, heads, tokens, n), mixed.nb()[1:]) for _ in range(3))
     size = head * head * heads
-    states = _state(g, il, size)
-    old = g.reshape(_load(g, inputs, states, size), head, head, heads, n)
+    states = state_of(g, il, size)
+    old = g.reshape(load_state(g, inputs, states, size), head, head, heads, n)
     q_decay, k_decay, pair_decay = (g.unary(g.scale(decay)) for decay in (decays.q, decays.k, decays.pairs))
     from_state = g.product(old, g.permute(g.mul(q, q_decay), 0, 2, 1, 3))
     scores = g.mul(g.product(g.permute(k, 0, 2, 1, 3), g.permute(q, 0, 2, 1, 3)), pair_decay)

@@ -10,6 +10,7 @@ from fitcheck.estimate.graph.encoder import Encoder
 from fitcheck.estimate.graph.gemma import Gemma3n, Gemma4
 from fitcheck.estimate.graph.glm_next import GlmNext
 from fitcheck.estimate.graph.model import ModelGraph, UnknownGraphError
+from fitcheck.estimate.graph.plamo2 import PLaMo2
 from fitcheck.estimate.graph.planner import CUDA_RULES, METAL_RULES, plan
 from fitcheck.estimate.graph.streams import HunyuanV4, KimiK3
 from fitcheck.estimate.graph.tensors import HOST
@@ -37,6 +38,7 @@ _BUILDERS: dict[str, type[_Builder]] = {
     "glm_next": GlmNext,
     "hy_v4": HunyuanV4,
     "kimi_k3": KimiK3,
+    "plamo2": PLaMo2,
     "arctic": Arctic,
     "chameleon": Chameleon,
     "cogvlm": CogVlm,
