@@ -91,7 +91,7 @@ CANNOT = {
     "missing model": ["explain"],
     "no model and no file": ["check"],
     "unknown model": ["check", "no-such-model-anywhere"],
-    "several models": ["check", "qwen3"],
+    "several models": ["check", "llama 3.1"],
     "context that is no number": ["scan", "-c", "abc"],
     "speed below nothing": ["scan", "--min-speed", "-3"],
     "speed that is no number": ["scan", "--min-speed", "fast"],
