@@ -266,10 +266,11 @@ class Attention(Value, frozen=True, tag_field="type", tag="attn"):
 
 
 class Indexer(Value, frozen=True):
-    """The lightning indexer of sparse attention (DeepSeek-V3.2 and later)."""
+    """The lightning indexer of sparse attention (DeepSeek-V3.2 and later): each query sees ``top_k`` cached keys."""
 
     n_heads: int
     head_dim: int
+    top_k: int = 2048
 
 
 class LatentAttention(Value, frozen=True, tag_field="type", tag="mla"):
@@ -395,9 +396,10 @@ class MixtureOfExperts(Value, frozen=True, tag_field="type", tag="moe"):
     ``shared_intermediate_size``: width of all shared experts together, None when there is none. ``dense_parallel``:
     width of a dense feed-forward beside the experts. ``latent``: experts work in a space of this width (Nemotron 3)
     with a norm of ``latent_norm`` elements; ``expert_hidden`` is the same width.
-    ``router_outputs``: where it differs from ``n_experts`` (zero-computation experts). ``gating``: softmax, sigmoid or
-    softmax_of_chosen; ``normalises_weights``, ``weights_scale``: of the chosen experts' weights (None: what the
-    architecture does). ``expert_groups``: experts are chosen within the best ``expert_groups_used`` of so many groups.
+    ``router_outputs``: where it differs from ``n_experts`` (zero-computation experts). ``gating``: softmax, sigmoid,
+    softmax_of_chosen or sqrt_softplus; ``normalises_weights``, ``weights_scale``: of the chosen experts' weights (None:
+    what the architecture does). ``expert_groups``: experts are chosen within the best ``expert_groups_used`` of so many
+    groups. ``hash_routed``: a table over the vocabulary names each token's experts, the router only weighs them.
     """
 
     n_experts: int
@@ -419,6 +421,7 @@ class MixtureOfExperts(Value, frozen=True, tag_field="type", tag="moe"):
     weights_scale: float | None = None
     expert_groups: int = 1
     expert_groups_used: int = 1
+    hash_routed: bool = False
 
 
 class NoFeedForward(Value, frozen=True, tag_field="type", tag="none"):

@@ -100,7 +100,7 @@ def latent(sizes: Sizes, layer: int, indexed: bool, gate: str | None = None) -> 
     )
 
 
-_GATING = {1: "softmax", 2: "sigmoid", 3: "softmax_of_chosen"}  # llama_expert_gating_func_type
+_GATING = {1: "softmax", 2: "sigmoid", 3: "softmax_of_chosen", 4: "sqrt_softplus"}  # llama_expert_gating_func_type
 
 
 def routing(sizes: Sizes) -> dict[str, Any]:

@@ -30,9 +30,10 @@ class Traits(Struct, frozen=True):
     add to their result (images). ``attention_scale``: an input with one factor per token; ``scales_unrotated_q``:
     only layers without rope use it. ``sub_norms``: norms before both output projections. ``host_output``: the output
     matrix is the embedding on the host. ``dense``: split, or fused (gate and up in one tensor). ``squares``: the
-    activation is relu squared. ``gating``: softmax, sigmoid, softmax_of_chosen or by_bias (sigmoid where experts have
-    a selection bias). ``normalises_weights``: whether the chosen experts' weights are made to add up to one (None: as
-    the model says); ``scales_weights``: whether they are scaled, where the model does not say. ``weighs_input``:
+    activation is relu squared. ``gating``: softmax, sigmoid, softmax_of_chosen, sqrt_softplus or by_bias (sigmoid where
+    experts have a selection bias). ``normalises_weights``: whether the chosen experts' weights are made to add up to
+    one (None: as the model says); ``scales_weights``: whether they are scaled, where the model does not say.
+    ``weighs_input``:
     experts get their input weighted (Llama 4); ``routes_input``: they are chosen by the layer's input (SmallThinker).
     ``cached``: whether keys and values are kept at all (not in diffusion models). ``scales_state``: the normed state
     is kept and scaled before the output matrix. ``embedding_norm``: the embedding has a norm, plain or weighted.
@@ -237,6 +238,9 @@ ARCHITECTURES: dict[str, Traits] = {
     "chameleon": Traits(qk_norm="NORM", family="chameleon"),
     "cogvlm": Traits(qkv="fused", family="cogvlm"),
     "talkie": Traits(norm_weight=False, embedding_norm="plain", norms_rotated=True, family="talkie"),
+    "deepseek4": Traits(
+        gating="sqrt_softplus", normalises_weights=None, scales_weights=True, family="deepseek4",
+    ),
     "kimi-linear": Traits(anchored=True, rope="none", gating="sigmoid", scales_weights=True),
     "bailingmoe3": replace(_SIGMOID, gates_latent=True, full_rank_delta=True, bounded_decay=True, late="normed"),
     "kimi-k3": Traits(

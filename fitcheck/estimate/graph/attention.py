@@ -6,7 +6,7 @@ Source: llama.cpp 0c1e57098, llm_graph_context::build_qkv, build_attn and build_
 from __future__ import annotations
 
 from fitcheck.estimate.graph.model import BatchInputs, CacheInputs, ModelGraph, attention_of, expect
-from fitcheck.estimate.graph.tensors import Tensor
+from fitcheck.estimate.graph.tensors import HOST, Tensor
 from fitcheck.types import Attention, LatentAttention
 
 Inputs = dict[bool, CacheInputs] | dict[bool, BatchInputs]
@@ -116,7 +116,7 @@ def cached_attention(
     keys = g.cache_view(k_cache, spec.head_dim, spec.n_kv_heads, inputs.cells)
     view = g.transposed_cache_view if g.transposes_v else g.cache_view
     values = view(v_cache, v_dim, spec.n_kv_heads, inputs.cells)
-    y = attend(g, il, q, keys, values, inputs.mask, transposed=g.transposes_v)
+    y = attend(g, il, q, keys, values, inputs.mask, transposed=g.transposes_v, sinks=spec.sinks)
     return hadamard(g, y, inputs.v_rotation) if inputs.v_rotation is not None else y
 
 
@@ -160,24 +160,31 @@ def attend(
     mask: Tensor,
     transposed: bool = False,
     decompress: int = 0,
+    sinks: bool = False,
 ) -> Tensor:
     """Softmax attention. ``transposed``: V is stored so already. ``decompress``: width per head that latent attention
-    turns its result into."""
+    turns its result into. ``sinks``: a learned score per head stands beside those of the tokens."""
     streams = k.ne[3]
     nb = q.nb()
     tokens = q.ne[2] // streams
     q = g.permute(g.view(q, (q.ne[0], q.ne[1], tokens, streams), (nb[1], nb[2], nb[2] * tokens)), 0, 2, 1, 3)
     k, v = g.permute(k, 0, 2, 1, 3), g.permute(v, 0, 2, 1, 3)
     attend_with = _flash if g.flash else _softmax
-    return g.expand(attend_with(g, il, q, k, v, mask, transposed, decompress))
+    learned = (_sinks_on_host(g, il, q.ne[2]),) if sinks and g.copies_weights and g.layer_devices[il] == HOST else ()
+    return g.expand(attend_with(g, il, q, k, v, (mask, *learned), transposed, decompress))
+
+
+def _sinks_on_host(g: ModelGraph, il: int, heads: int) -> Tensor:
+    """Sinks of a host layer beside GPUs. They do not decide on a device, but are copied to the one that attends."""
+    return g.host_weight((il, "attn_sinks", "FLASH_ATTN"), (heads, 1, 1, 1), "f32")
 
 
 def _flash(
-    g: ModelGraph, il: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, transposed: bool, decompress: int
+    g: ModelGraph, il: int, q: Tensor, k: Tensor, v: Tensor, seen: tuple[Tensor, ...], transposed: bool, decompress: int
 ) -> Tensor:
     if k.type == "f32":  # no cache: the kernel wants f16
         k, v = g.op("CPY", "f16", k.ne, k), g.op("CPY", "f16", v.ne, v)
-    y = g.op("FLASH_ATTN", "f32", (v.ne[0], q.ne[2], q.ne[1], q.ne[3]), q, k, v, mask)
+    y = g.op("FLASH_ATTN", "f32", (v.ne[0], q.ne[2], q.ne[1], q.ne[3]), q, k, v, *seen)
     if decompress:
         y = g.matmul_heads(il, "attn_v_b", decompress, q.ne[2], g.permute(y, 0, 2, 1, 3))
         y = g.cont(g.permute(y, 0, 2, 1, 3))
@@ -185,9 +192,9 @@ def _flash(
 
 
 def _softmax(
-    g: ModelGraph, il: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, transposed: bool, decompress: int
+    g: ModelGraph, il: int, q: Tensor, k: Tensor, v: Tensor, seen: tuple[Tensor, ...], transposed: bool, decompress: int
 ) -> Tensor:
-    scores = g.same("SOFT_MAX", g.product(k, q), mask)
+    scores = g.same("SOFT_MAX", g.product(k, q), *seen)
     if not transposed:
         v = g.cont(g.transpose(v))
     y = g.product(v, scores)

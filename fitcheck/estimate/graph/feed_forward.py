@@ -107,8 +107,8 @@ def _is_chosen_in_one_kernel(g: ModelGraph, spec: MixtureOfExperts) -> bool:
     """Whether CUDA chooses and weighs the experts of a token at once (ggml_cuda_should_use_topk_moe)."""
     n = spec.n_experts
     has_kernel = n in (288, 576) or (n <= 512 and n & (n - 1) == 0)
-    is_usual = g.traits.gating_of(spec) in ("softmax", "sigmoid") and not g.traits.weighs_input
-    return has_kernel and is_usual and spec.expert_groups <= 1
+    is_usual = g.traits.gating_of(spec) != "softmax_of_chosen" and not g.traits.weighs_input
+    return has_kernel and is_usual and spec.expert_groups <= 1 and not spec.hash_routed
 
 
 def _kept_while_choosing(nodes: list[Tensor]) -> tuple[Tensor, ...]:
@@ -129,17 +129,14 @@ def _route(g: ModelGraph, il: int, logits: Tensor, spec: MixtureOfExperts) -> tu
         probabilities = g.same("SOFT_MAX", logits)
     elif gating == "sigmoid":
         probabilities = g.unary(logits)
+    elif gating == "sqrt_softplus":
+        probabilities = g.same("SQRT", g.unary(logits))
     else:
         probabilities = logits
-    ranking = probabilities
-    if traits.biases_choice(spec):
-        ranking = g.vector("ADD", il, "exp_probs_b", probabilities)
-    if traits.weighs_input:
-        ranking = logits
-    if spec.expert_groups > 1:
-        ranking = _best_groups(g, ranking, spec)
-    order = g.op("ARGSORT", "i32", ranking.ne, ranking)
-    chosen = g.view(order, (used, tokens), (order.nb()[1],))
+    if spec.hash_routed:
+        chosen = g.weight_rows(il, "ffn_gate_tid2eid", used, g.token_ids, "i32")
+    else:
+        chosen = _best(g, il, logits, probabilities, spec)
     weights = g.rows(g.reshape(probabilities, 1, n, tokens), chosen)
     if gating == "softmax_of_chosen":
         weights = g.reshape(g.same("SOFT_MAX", g.reshape(weights, used, tokens)), 1, used, tokens)
@@ -150,6 +147,20 @@ def _route(g: ModelGraph, il: int, logits: Tensor, spec: MixtureOfExperts) -> tu
     if traits.scales(spec):
         weights = g.scale(weights)
     return chosen, weights
+
+
+def _best(g: ModelGraph, il: int, logits: Tensor, probabilities: Tensor, spec: MixtureOfExperts) -> Tensor:
+    """Numbers of the experts that rank highest for each token: [chosen, tokens]."""
+    traits = g.traits
+    ranking = probabilities
+    if traits.biases_choice(spec):
+        ranking = g.vector("ADD", il, "exp_probs_b", probabilities)
+    if traits.weighs_input:
+        ranking = logits
+    if spec.expert_groups > 1:
+        ranking = _best_groups(g, ranking, spec)
+    order = g.op("ARGSORT", "i32", ranking.ne, ranking)
+    return g.view(order, (spec.experts_per_token, logits.ne[1]), (order.nb()[1],))
 
 
 def _best_groups(g: ModelGraph, ranking: Tensor, spec: MixtureOfExperts) -> Tensor:

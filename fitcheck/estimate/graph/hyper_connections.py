@@ -57,13 +57,18 @@ def _affine(g: ModelGraph, il: int, mixes: Tensor) -> Tensor:
 def write(g: ModelGraph, y: Tensor, x: Tensor, shares: Shares) -> Tensor:
     """The streams ``x`` mixed, and the block's result ``y`` added to each."""
     if fuses_writes(g):
-        return g.op("HC_POST", "f32", x.ne, y, x, *shares)
+        return fused_write(g, y, x, shares)
     streams: Tensor | None = None
     for _ in range(STREAMS):
         stream = g.reshape(_written(g, y, x, shares), g.d, 1, x.ne[2])
         streams = stream if streams is None else g.concat(streams, stream, 1)
     assert streams is not None
     return streams
+
+
+def fused_write(g: ModelGraph, y: Tensor, x: Tensor, shares: Shares) -> Tensor:
+    """``write`` by one kernel wherever layers lie: DeepSeek-V4, whose writes the engine keeps with their layers."""
+    return g.op("HC_POST", "f32", x.ne, y, x, *shares)
 
 
 def _written(g: ModelGraph, y: Tensor, x: Tensor, shares: Shares) -> Tensor:

@@ -57,9 +57,8 @@ class CacheInputs:
         k_heads = {layer.head_dim for layer in layers}
         v_heads = {layer.v_head_dim or layer.head_dim for layer in layers}
         self.k_rotation = self.v_rotation = None
-        if model.rotates_k and BLOCKS[model.kv_type_k][0] > 1 and len(k_heads) == 1:
-            size = _largest_power_of_two_factor(next(iter(k_heads)))
-            self.k_rotation = model.input("f32", size, size)
+        if model.rotates_k and len(k_heads) == 1:
+            self.k_rotation = rotation_of(model, next(iter(k_heads)))
         if model.rotates_v and BLOCKS[model.kv_type_v][0] > 1 and len(v_heads) == 1:
             self.v_rotation = model.input("f32", 64, 64)
 
@@ -71,12 +70,15 @@ class BatchInputs:
         self.mask = model.input("f16" if model.flash else "f32", model.tokens, model.tokens)
 
 
-def _largest_power_of_two_factor(head: int) -> int:
-    """At least 64, as the engine starts there."""
+def rotation_of(model: ModelGraph, head: int) -> Tensor | None:
+    """What rotates keys of ``head`` elements before they are quantised: the largest power of two, from 64 on, that
+    divides them. None where the cache is not quantised, or nothing divides."""
+    if BLOCKS[model.kv_type_k][0] == 1 or head % 64:
+        return None
     size = 64
     while head % (size * 2) == 0:
         size *= 2
-    return size
+    return model.input("f32", size, size)
 
 
 class ModelGraph(Graph):
@@ -103,6 +105,7 @@ class ModelGraph(Graph):
         self._set_batch(question)
         self._set_caches(question)
         self.deep_rows: Tensor | None = None
+        self.token_ids = self.input("i32", self.tokens)
         self.positions = self.input("i32", self.tokens * traits.positions)
         self.attention_scale = self.input("f32", 1, 1, self.tokens) if traits.attention_scale else None
 
@@ -164,7 +167,7 @@ class ModelGraph(Graph):
         With deep inputs each row has room for what an image adds to the first layers.
         """
         width = self.d * (1 + self.traits.deep_inputs)
-        rows = self.host_rows(self.input("i32", self.tokens), self.d)
+        rows = self.host_rows(self.token_ids, self.d)
         if self.traits.deep_inputs:
             rows = self.deep_rows = self.op("PAD", "f32", (width, self.tokens), rows)
         self.expand(rows)

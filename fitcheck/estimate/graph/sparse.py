@@ -19,8 +19,6 @@ from fitcheck.estimate.graph.model import ModelGraph, expect
 from fitcheck.estimate.graph.tensors import Tensor
 from fitcheck.types import Indexer, LatentAttention
 
-TOKENS_SEEN = 2048  # indexer.top_k of all published models
-
 
 class IndexerInputs:
     """Inputs of the indexer's own cache of keys. Its mask is f16, as the fused kernel wants it."""
@@ -44,7 +42,7 @@ def sparse_latent_attention(
     for tensor in (q_full, vector, k_full):
         g.expand(tensor)
     keys, values = latent_cache(g, il, k_full, spec, inputs)
-    mask = _mask(g, inputs.mask, expect(indexing.chosen, Tensor))
+    mask = only_chosen(g, inputs.mask, expect(indexing.chosen, Tensor), "f32")
     y = attend(g, il, q_full, keys, values, mask, decompress=spec.v_head_dim)
     return gated_output(g, il, x, y, spec)
 
@@ -65,18 +63,22 @@ def _chosen(g: ModelGraph, il: int, x: Tensor, low: Tensor, spec: Indexer, input
     q = g.view(q, (head, heads, tokens, streams), (*q.nb()[1:3], q.nb()[2] * tokens))
     weights = g.view(weights, (heads, tokens, 1, streams), (weights.nb()[1], weights.nb()[1] * tokens))
     keys = g.cache_view(cache, head, 1, g.cells)
-    scores = g.op("LIGHTNING_INDEXER", "f32", (g.cells, tokens, 1, streams), q, keys, g.scale(weights), inputs.mask)
-    seen = min(g.cells, TOKENS_SEEN)
-    return g.cont(g.op("TOP_K", "i32", (seen, *scores.ne[1:]), scores))
+    return most_relevant(g, q, keys, g.scale(weights), inputs.mask, spec.top_k)
 
 
-def _mask(g: ModelGraph, mask: Tensor, chosen: Tensor) -> Tensor:
-    """The mask with everything hidden but the chosen tokens."""
+def most_relevant(g: ModelGraph, q: Tensor, keys: Tensor, weights: Tensor, mask: Tensor, count: int) -> Tensor:
+    """Numbers of the ``count`` keys that the indexer's heads score highest for each query: [count, tokens]."""
+    scores = g.op("LIGHTNING_INDEXER", "f32", mask.ne, q, keys, weights, mask)
+    return g.cont(g.op("TOP_K", "i32", (min(mask.ne[0], count), *scores.ne[1:]), scores))
+
+
+def only_chosen(g: ModelGraph, mask: Tensor, chosen: Tensor, zeros_type: str) -> Tensor:
+    """The mask with everything hidden but the chosen keys."""
     cells, tokens, _, streams = mask.ne
     hidden = g.same("FILL", mask)
     nb = hidden.nb()
     rows = g.view(hidden, (1, cells, tokens, streams), (nb[0], nb[1], nb[2]))
     seen = g.view(chosen, (chosen.ne[0], tokens, streams, 1), (chosen.nb()[1], chosen.nb()[3]))
-    zeros = g.same("FILL", g.scratch("f32", 1, chosen.ne[0], tokens, streams))
+    zeros = g.same("FILL", g.scratch(zeros_type, 1, chosen.ne[0], tokens, streams))
     shown = g.write("SET_ROWS", rows, zeros, seen, rows)
     return g.add(g.view(shown, mask.ne, (nb[1], nb[2], nb[3])), mask)

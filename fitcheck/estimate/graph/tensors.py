@@ -239,6 +239,12 @@ class Graph:
         node = Tensor("f32", (width, ne[1], ne[2], ne[3]), "MUL_MAT", (x,))
         return self.weighted(node, layer, name, (ne[0], width, heads, 1), ne[1])
 
+    def weight_rows(self, layer: int, name: str, width: int, ids: Tensor, type_: str = "f32") -> Tensor:
+        """Rows that ``ids`` names of a table of a layer; gathered where the table is."""
+        node = Tensor(type_, (width, ids.ne[0], 1, 1), "GET_ROWS", (ids,))
+        node.home = self.layer_devices[layer]
+        return node
+
     def vector(self, op: str, layer: int, name: str, x: Tensor, *ne: int) -> Tensor:
         """``x op weight`` with an f32 weight of shape ``ne`` (the first dimension of ``x`` if empty)."""
         node = Tensor(x.type, x.ne, op, (x,))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from fitcheck.estimate.graph.architectures import ARCHITECTURES
 from fitcheck.estimate.graph.decoder import Decoder
+from fitcheck.estimate.graph.deepseek4 import DeepSeekV4
 from fitcheck.estimate.graph.encoder import Encoder
 from fitcheck.estimate.graph.gemma import Gemma3n, Gemma4
 from fitcheck.estimate.graph.glm_next import GlmNext
@@ -32,6 +33,7 @@ class _Builder(Protocol):
 
 _BUILDERS: dict[str, type[_Builder]] = {
     "decoder": Decoder,
+    "deepseek4": DeepSeekV4,
     "encoder": Encoder,
     "gemma3n": Gemma3n,
     "gemma4": Gemma4,
