@@ -431,13 +431,33 @@ class NoFeedForward(Value, frozen=True, tag_field="type", tag="none"):
 FeedForward = Union[DenseFeedForward, MixtureOfExperts, NoFeedForward]
 
 
+class NgramEmbedding(Value, frozen=True):
+    """A table of n-grams beside the token embedding, whose rows one layer adds to its input (Qwen3.8-Flash-Next).
+
+    Each token reads ``heads`` rows, which together are as wide as the model: as many for each length from 2 to
+    ``longest`` tokens. A convolution of ``conv_kernel`` taps runs over every ``longest``-th token.
+    """
+
+    longest: int
+    heads: int
+    conv_kernel: int
+
+    @property
+    def history(self) -> int:
+        """Tokens that the convolution looks back."""
+        return (self.conv_kernel - 1) * self.longest
+
+
 class Layer(Value, frozen=True):
-    """One kind of layer. ``norms``: how many norm vectors of hidden size; ``extra_params``: parameters not modelled."""
+    """One kind of layer. ``norms``: how many norm vectors of hidden size; ``extra_params``: parameters not modelled.
+    ``ngrams``: an embedding of n-grams that is added to the layer's input.
+    """
 
     mixer: Mixer
     ffn: FeedForward
     norms: int = 2
     extra_params: int = 0
+    ngrams: NgramEmbedding | None = None
 
 
 class Shape(Value, frozen=True):
