@@ -38,7 +38,8 @@ class Traits(Struct, frozen=True):
     ``cached``: whether keys and values are kept at all (not in diffusion models). ``scales_state``: the normed state
     is kept and scaled before the output matrix. ``embedding_norm``: the embedding has a norm, plain or weighted.
     ``fused_experts``: gate and up in one tensor. ``divides_shared_gate``: Qwen2-MoE's spelling of a sigmoid.
-    ``repeats_delta_heads``: Qwen3-Next. ``gates_latent``: latent attention has a gate per head; ``full_rank_delta``:
+    ``repeats_delta_heads``: Qwen3-Next. ``copies_tails``: what a convolution keeps is copied before it is written.
+    ``gates_latent``: latent attention has a gate per head; ``full_rank_delta``:
     decay and gate of Kimi delta attention are one matrix each; ``bounded_decay``: its decay has a lower bound.
     ``bends_gate``: gated units bend both branches by tanh. ``rotates_index``: the indexer's Q and K are rotated;
     ``sparse_blocks``: layers with an indexer see blocks of it. ``late``: all rows go through the last layer and stay:
@@ -82,6 +83,7 @@ class Traits(Struct, frozen=True):
     fused_experts: bool = False
     divides_shared_gate: bool = False
     repeats_delta_heads: bool = False
+    copies_tails: bool = False
     gates_latent: bool = False
     full_rank_delta: bool = False
     bounded_decay: bool = False
@@ -259,6 +261,7 @@ ARCHITECTURES: dict[str, Traits] = {
     **_same("lfm2 lfm2moe", Traits(residual_first="af", gating="sigmoid")),
     **_same("qwen35 qwen35moe", _DELTA_NET),
     "qwen3next": replace(_DELTA_NET, positions=1, repeats_delta_heads=True),
+    "qwen4exp": Traits(positions=4, copies_tails=True, family="qwen4exp"),
     "bert": _ENCODER,
     "nomic-bert-moe": replace(_ENCODER, qkv="fused", rope="all", pooling="mean", normalises_weights=False),
     "jina-bert-v2": replace(_ENCODER, positions=0, pooling="mean"),

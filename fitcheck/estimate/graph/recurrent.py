@@ -52,6 +52,7 @@ def convolution_input(g: ModelGraph, il: int, inputs: StateInputs, new: Tensor, 
     old = g.reshape(load_state(g, inputs, states, size), kernel - 1, channels, n)
     both = g.concat(old, new, 0)
     last = g.view(both, (kernel - 1, channels, n), both.nb()[1:3])
+    last = g.cont(last) if g.traits.copies_tails else last
     g.expand(g.write("CPY", g.view(states, (size, n), (states.nb()[1],)), last))
     return both
 

@@ -13,6 +13,7 @@ from fitcheck.estimate.graph.glm_next import GlmNext
 from fitcheck.estimate.graph.model import ModelGraph, UnknownGraphError
 from fitcheck.estimate.graph.plamo2 import PLaMo2
 from fitcheck.estimate.graph.planner import CUDA_RULES, METAL_RULES, plan
+from fitcheck.estimate.graph.qwen4exp import Qwen4Exp
 from fitcheck.estimate.graph.streams import HunyuanV4, KimiK3
 from fitcheck.estimate.graph.tensors import HOST
 from fitcheck.estimate.graph.variants import Arctic, Chameleon, CogVlm, Talkie
@@ -40,6 +41,7 @@ _BUILDERS: dict[str, type[_Builder]] = {
     "glm_next": GlmNext,
     "hy_v4": HunyuanV4,
     "kimi_k3": KimiK3,
+    "qwen4exp": Qwen4Exp,
     "plamo2": PLaMo2,
     "arctic": Arctic,
     "chameleon": Chameleon,
