@@ -23,10 +23,35 @@ KNOWN = {
     "AMD RYZEN AI MAX+ 395 w/ Radeon 8060S": (16, None, 256.0),
     "AMD Ryzen Threadripper PRO 5975WX 32-Cores": (32, None, 204.8),
     "AMD Ryzen Threadripper 7980X 64-Cores": (64, None, 166.4),
+    "AMD Ryzen 7 1700 Eight-Core Processor": (8, None, 42.7),
+    "AMD Ryzen 7 2700X Eight-Core Processor": (8, None, 46.9),
+    "AMD Ryzen Threadripper 1950X 16-Core Processor": (16, None, 85.3),
+    "AMD Ryzen Threadripper 2990WX 32-Core Processor": (32, None, 93.9),
+    "AMD Ryzen Threadripper 3960X 24-Core Processor": (24, None, 102.4),
+    "AMD A10-7850K Radeon R7, 12 Compute Cores 4C+8G": (4, None, 29.9),
     "AMD EPYC 7763 64-Core Processor": (64, None, 204.8),
     "AMD EPYC 9654 96-Core Processor": (96, None, 460.8),
     "AMD EPYC 9575F 64-Core Processor": (64, None, 576.0),
     "AMD FX(tm)-8350 Eight-Core Processor": (8, None, 29.9),
+    "Intel(R) Core(TM) i7 CPU         920  @ 2.67GHz": (4, None, 25.6),
+    "Intel(R) Core(TM) i7 CPU       X 980  @ 3.33GHz": (6, None, 25.6),
+    "Intel(R) Core(TM) i5 CPU         750  @ 2.67GHz": (4, None, 21.3),
+    "Intel(R) Core(TM) i5 CPU       M 520  @ 2.40GHz": (2, None, 21.3),
+    "Intel(R) Core(TM) i5-2500K CPU @ 3.30GHz": (4, None, 21.3),
+    "Intel(R) Core(TM) i7-3820 CPU @ 3.60GHz": (4, None, 51.2),
+    "Intel(R) Core(TM) i7-3930K CPU @ 3.20GHz": (6, None, 51.2),
+    "Intel(R) Core(TM) i7-4960X CPU @ 3.60GHz": (6, None, 59.7),
+    "Intel(R) Core(TM) i7-5960X CPU @ 3.00GHz": (8, None, 68.3),
+    "Intel(R) Core(TM) i7-6850K CPU @ 3.60GHz": (6, None, 76.8),
+    "Intel(R) Core(TM) i7-6820HQ CPU @ 2.70GHz": (4, None, 34.1),
+    "Intel(R) Core(TM) i7-7820HQ CPU @ 2.90GHz": (4, None, 38.4),
+    "Intel(R) Core(TM) i7-7820X CPU @ 3.60GHz": (8, None, 85.3),
+    "Intel(R) Core(TM) i9-7980XE CPU @ 2.60GHz": (18, None, 85.3),
+    "Intel(R) Core(TM) i9-9980XE CPU @ 3.00GHz": (18, None, 85.3),
+    "Intel(R) Core(TM) i9-9980HK CPU @ 2.40GHz": (8, None, 42.7),
+    "Intel(R) Core(TM) i9-10900X CPU @ 3.70GHz": (10, None, 93.9),
+    "Intel(R) Core(TM) i9-10980XE CPU @ 3.00GHz": (18, None, 93.9),
+    "Intel(R) Core(TM) i9-10980HK CPU @ 2.40GHz": (8, None, 46.9),
     "Intel(R) Core(TM) i7-4790K CPU @ 4.00GHz": (4, None, 25.6),
     "Intel(R) Core(TM) i9-9900K CPU @ 3.60GHz": (8, None, 42.7),
     "11th Gen Intel(R) Core(TM) i7-1165G7 @ 2.80GHz": (4, None, 51.2),
@@ -36,6 +61,17 @@ KNOWN = {
     "Intel(R) Core(TM) Ultra 7 258V": (8, 4, 136.5),
     "Intel(R) Core(TM) Ultra 9 285K": (24, 8, 102.4),
     "Intel(R) N100": (4, None, 38.4),
+    "Intel(R) Xeon(R) CPU           E5520  @ 2.27GHz": (4, None, 32.0),
+    "Intel(R) Xeon(R) CPU E5-2670 0 @ 2.60GHz": (8, None, 51.2),
+    "Intel(R) Xeon(R) CPU E5-2690 v2 @ 3.00GHz": (10, None, 59.7),
+    "Intel(R) Xeon(R) CPU E5-2420 0 @ 1.90GHz": (6, None, 38.4),
+    "Intel(R) Xeon(R) W-2145 CPU @ 3.70GHz": (8, None, 85.3),
+    "Intel(R) Xeon(R) W-2295 CPU @ 3.00GHz": (18, None, 93.9),
+    "Intel(R) Xeon(R) W-3275 CPU @ 2.50GHz": (28, None, 140.8),
+    "Intel(R) Xeon(R) W-3365 CPU @ 2.70GHz": (32, None, 204.8),
+    "Intel(R) Xeon(R) W-11955M CPU @ 2.60GHz": (8, None, 51.2),
+    "Intel(R) Xeon(R) Silver 4310 CPU @ 2.10GHz": (12, None, 170.7),
+    "Intel(R) Xeon(R) Silver 4410Y": (12, None, 256.0),
     "Intel(R) Xeon(R) CPU E5-2680 v4 @ 2.40GHz": (14, None, 76.8),
     "Intel(R) Xeon(R) Silver 4110 CPU @ 2.10GHz": (8, None, 115.2),
     "Intel(R) Xeon(R) Gold 6248R CPU @ 3.00GHz": (24, None, 140.8),
@@ -60,6 +96,28 @@ def test_processors_are_known_by_their_brand_string(name: str, expected: tuple[i
     assert found.physical_cores == physical
     assert found.performance_cores == (performance or physical)
     assert found.row.bandwidth_per_s / 1e9 == pytest.approx(bandwidth_gbs, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "best"),
+    [
+        ("Intel(R) Xeon(R) CPU E31230 @ 3.20GHz", "avx"),
+        ("Intel(R) Xeon(R) CPU E3-1230 V2 @ 3.30GHz", "f16c"),
+        ("Intel(R) Xeon(R) CPU E3-1231 v3 @ 3.40GHz", "avx2"),
+        ("Intel(R) Xeon(R) CPU E3-1270 v5 @ 3.60GHz", "avx2"),
+        ("Intel(R) Core(TM) i7-4960X CPU @ 3.60GHz", "f16c"),
+        ("Intel(R) Core(TM) i7-5820K CPU @ 3.30GHz", "avx2"),
+        ("Intel(R) Core(TM) i9-7900X CPU @ 3.30GHz", "avx512f"),
+        ("Intel(R) Core(TM) i7-7740X CPU @ 4.30GHz", "avx2"),
+        ("Intel(R) Core(TM) i9-10900X CPU @ 3.70GHz", "avx512_vnni"),
+        ("Intel(R) Core(TM) i9-10900K CPU @ 3.70GHz", "avx2"),
+    ],
+)
+def test_a_processor_has_the_instructions_of_its_generation(name: str, best: str) -> None:
+    found = find_cpu(name, TABLE)
+    ladder = ["avx", "f16c", "avx2", "avx512f", "avx512_vnni"]
+    assert found is not None
+    assert [feature for feature in ladder if feature in found.row.features][-1] == best
 
 
 @pytest.mark.parametrize("name", KNOWN)
