@@ -14,6 +14,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from fitcheck.estimate.buffers import BufferTable
+    from fitcheck.estimate.images import EncoderTable
     from fitcheck.estimate.quantizations import Quantizations
     from fitcheck.estimate.runtimes import Runtimes
     from fitcheck.estimate.speed_model import SpeedModel
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 DATA = Path(__file__).parent / "data"
 BUFFERS = "buffers.json"
+ENCODERS = "encoders.json"
 WEIGHTS = "weights.msgpack.zlib"
 T = TypeVar("T")
 
@@ -59,6 +61,13 @@ class Facts:
         from fitcheck.estimate.buffers import BufferTable
 
         return _read(BUFFERS, BufferTable) if (DATA / BUFFERS).exists() else None
+
+    @cached_property
+    def encoders(self) -> EncoderTable | None:
+        """Encoders of images of the catalog's models, planned before; None where they have not been."""
+        from fitcheck.estimate.images import EncoderTable
+
+        return _read(ENCODERS, EncoderTable) if (DATA / ENCODERS).exists() else None
 
     @cached_property
     def runtimes(self) -> Runtimes:

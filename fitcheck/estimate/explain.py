@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
+from fitcheck.estimate.images import EncoderBytes
 from fitcheck.estimate.placement import Candidate, Use
 from fitcheck.estimate.runtimes import LLAMA_CPP, Runtime, Runtimes
 from fitcheck.types import Backend, FlashAttention, Machine, Model, PlacementKind, Request, Term, Verdict
@@ -35,6 +36,7 @@ def _terms(use: Use, quant: str, model: Model, request: Request, runtimes: Runti
     yield Term("compute_buffer", use.name, use.compute, f"graph of a batch of {request.ubatch_tokens} tokens", ENGINE)
     yield Term("output_buffer", use.name, use.output, f"{vocabulary} logits x 4 B x {request.parallel}", ENGINE)
     yield Term("projector", use.name, use.projector, "image encoder (mmproj) in 16 bits", "catalog")
+    yield Term("projector_buffer", use.name, use.projector_buffer, "graph of the largest image", ENGINE)
     yield Term("runtime_overhead", use.name, use.overhead, "driver context and process", "observed")
 
 
@@ -87,10 +89,15 @@ def _device_flags(found: Candidate, machine: Machine) -> list[str]:
     return ["--device", ",".join(f"{names}{name.removeprefix('gpu')}" for name in used)]
 
 
-def notes_of(found: Candidate, row: Runtime, context_tokens: int, request: Request) -> tuple[str, ...]:
-    """What else is worth knowing: vLLM's pages; what the process will show as resident."""
-    if found.verdict is Verdict.NO:
-        return ()
+def notes_of(
+    found: Candidate, row: Runtime, context_tokens: int, request: Request, encoders: EncoderBytes
+) -> tuple[str, ...]:
+    """What else is worth knowing: what images may need; vLLM's pages; what the process will show as resident."""
+    images = (encoders.note,) if encoders.note else ()
+    return images if found.verdict is Verdict.NO else images + _running_notes(found, row, context_tokens, request)
+
+
+def _running_notes(found: Candidate, row: Runtime, context_tokens: int, request: Request) -> tuple[str, ...]:
     if row.tensor_parallel and found.split.kind is PlacementKind.GPU:
         from fitcheck.estimate.engines import pages_note
 

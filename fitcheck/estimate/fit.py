@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from fitcheck.estimate import runtimes as engines
 from fitcheck.estimate.buffers import BufferQuestion, compute_buffers
 from fitcheck.estimate.cache import CELL_STEP, CacheSettings, padded, widest_value
+from fitcheck.estimate.images import NO_ENCODERS, Placed, encoders_of, in_16_bits
 from fitcheck.estimate.longest import most_context
 from fitcheck.estimate.memory import Caches, Load, caches_of, load_of
 from fitcheck.estimate.placement import (
@@ -89,6 +90,7 @@ class Estimator:
         self._weights: dict[tuple[str, str], Weights] = {}
         self._shapes: dict[str, Shape] = {}
         self._flash: dict[tuple[str, ...], bool] = {}
+        self._images: dict[tuple[object, ...], Placed] = {}
         self._caches: dict[tuple[str, CacheSettings], Caches] = {}
         self._loads: dict[tuple[str, str, CacheSettings, str], Load] = {}
         self._tabled: dict[tuple[object, ...], Compute | None] = {}
@@ -206,7 +208,7 @@ class Estimator:
             host_have=machine.ram.usable_bytes,
             host_overhead=self._tables.runtimes.overheads["cpu"].bytes,
             output_bytes=4 * shape.vocab_size * request.parallel,
-            projector_bytes=projector_bytes(model, request),
+            encoders=self._encoders(model, request, gpus, row),
             margin=row.margin_bytes if request.margin_bytes is None else request.margin_bytes,
             compute=compute,
             plan=plan,
@@ -248,6 +250,8 @@ class Estimator:
         found = self.place_planned(model, quant, machine, request, runtime)
         weights = self.weights(model, quant)
         row = self._tables.runtimes.row(runtime)
+        encoders = self._encoders(model, request, self._usable_gpus(machine, runtime, row), row)
+        used = encoders.beside(len(found.split.ends) > 1)
         context = context_of(model, request)
         flags = flags_of(found, row, context, request, machine)
         placement = _placement(found, machine, flags)
@@ -271,10 +275,10 @@ class Estimator:
             speed=self._speed(model, weights, placement, machine, request, runtime),
             quality=None,
             reasons=reasons_of(found),
-            notes=notes_of(found, row, context, request),
+            notes=notes_of(found, row, context, request, used),
             command=engines.command_of(row, model, quant, flags, context),
             disk_bytes=weights.file_bytes,
-            exact=weights.exact and found.exact,
+            exact=weights.exact and found.exact and used.exact,
         )
 
     def _flash_attention(self, model: str, request: Request, shape: Shape, gpus: tuple[Gpu, ...], row: Runtime) -> bool:
@@ -290,6 +294,21 @@ class Estimator:
         found = self._shapes.get(name)
         if found is None:
             found = self._shapes[name] = stored_shape(model, self._tables.quantizations)
+        return found
+
+    def _encoders(self, model: Model, request: Request, gpus: tuple[Gpu, ...], row: Runtime) -> Placed:
+        if request.task is not Task.VISION:
+            return NO_ENCODERS
+        backend = gpus[0].backend if gpus else None
+        key = (_name(model), request.flash_attention, backend, row.source)
+        found = self._images.get(key)
+        if found is None:
+            if row.memory == engines.LLAMA_CPP:
+                heads = row.flash_heads.get(backend.value) if backend else None
+                found = encoders_of(model, request.flash_attention, backend, heads, self._tables.encoders)
+            else:
+                found = in_16_bits(model)
+            self._images[key] = found
         return found
 
     def _load(self, model: Model, quant: str, request: Request, flash: bool, row: Runtime) -> Load:
@@ -408,13 +427,6 @@ def quants_of(model: Model, runtime: str | None, runtimes: Runtimes) -> tuple[st
     row = runtimes.row(runtime)
     native = row.native_quants.get(model.native_dtype)
     return (native,) if native else row.quants
-
-
-def projector_bytes(model: Model, request: Request) -> int:
-    """The image encoder in 16 bits (``mmproj`` file), where images are asked for."""
-    if request.task is not Task.VISION:
-        return 0
-    return 2 * sum(params for tower, params in model.tower_params.items() if "vision" in tower)
 
 
 def _name(model: Model) -> str:

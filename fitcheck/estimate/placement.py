@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from fitcheck.estimate.images import Placed
 from fitcheck.estimate.memory import Load, gpus_hold, need_of
 from fitcheck.types import Accelerator, Backend, Machine, PlacementKind, Verdict
 
@@ -66,12 +67,13 @@ class Use(NamedTuple):
     output: int
     overhead: int
     projector: int
+    projector_buffer: int
     expert_layers: int
 
     @property
     def need(self) -> int:
         """All of it."""
-        return sum(self[2:9])
+        return sum(self[2:10])
 
     @property
     def left(self) -> int:
@@ -118,7 +120,7 @@ class Ground(NamedTuple):
 
     ``compute`` gives the compute buffers of a split, fast: where it has no plan of that very split, a bound that all
     splits of its kind share. ``plan`` walks the engine's graph for the split that was chosen (None: there is none).
-    ``output_bytes``: the host's buffer for logits; ``projector_bytes``: of the image encoder, on the first GPU if any.
+    ``output_bytes``: the host's buffer for logits; ``encoders``: of images, on the first GPU if any.
     ``margin``: bytes that should stay free on every device.
     """
 
@@ -127,7 +129,7 @@ class Ground(NamedTuple):
     host_have: int
     host_overhead: int
     output_bytes: int
-    projector_bytes: int
+    encoders: Placed
     margin: int
     compute: Callable[[Split], Compute]
     plan: Callable[[Split], Compute] | None
@@ -206,6 +208,8 @@ def candidate(ground: Ground, split: Split, compute: Compute | None = None) -> C
     need = need_of(ground.load, split.ends, split.output, split.cpu_expert_layers)
     compute = compute or ground.compute(split)
     buffers = compute.bytes + (0,) * (len(need.weights) - len(compute.bytes))
+    on_gpus = len(need.weights) > 1
+    encoders = ground.encoders.beside(on_gpus)
     host = Use(
         "cpu",
         ground.host_have,
@@ -215,14 +219,15 @@ def candidate(ground: Ground, split: Split, compute: Compute | None = None) -> C
         buffers[0],
         ground.output_bytes,
         ground.host_overhead,
-        0 if len(need.weights) > 1 else ground.projector_bytes,
+        0 if on_gpus else encoders.weights,
+        encoders.host,
         need.expert_layers[0],
     )
     uses = [host]
     for index, gpu in enumerate(ground.gpus[: len(need.weights) - 1], start=1):
         parts = (need.weights[index], need.kv[index], need.state[index], buffers[index])
-        projector = ground.projector_bytes if index == 1 else 0
-        uses.append(Use(gpu.name, gpu.have_bytes, *parts, 0, gpu.overhead_bytes, projector, need.expert_layers[index]))
+        projector = (encoders.weights, encoders.gpu) if index == 1 else (0, 0)
+        uses.append(Use(gpu.name, gpu.have_bytes, *parts, 0, gpu.overhead_bytes, *projector, need.expert_layers[index]))
     if ground.unified and len(uses) > 1:
         uses = [_in_one_pool(host, uses[1])]
     found = tuple(uses)
@@ -375,7 +380,8 @@ def _shared_by(ground: Ground, count: int) -> Candidate:
             compute.bytes[index],
             0,
             gpu.overhead_bytes,
-            ground.projector_bytes,
+            ground.encoders.on_gpu.weights,
+            0,
             experts,
         )
         for index, gpu in enumerate(ground.gpus[:count], start=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from fitcheck.estimate.buffers import BufferTable
+from fitcheck.estimate.images import EncoderTable
 from fitcheck.estimate.quantizations import Quantizations
 from fitcheck.estimate.runtimes import Runtimes
 from fitcheck.estimate.speed_model import SpeedModel
@@ -25,6 +26,10 @@ class Tables(Protocol):
     @property
     def buffers(self) -> BufferTable | None:
         """Compute buffers planned before."""
+
+    @property
+    def encoders(self) -> EncoderTable | None:
+        """Encoders of images planned before."""
 
     @property
     def runtimes(self) -> Runtimes:

@@ -1,0 +1,161 @@
+"""What the encoders of a model need, where images are asked for: their weights and their working memory.
+
+llama.cpp keeps them (the ``mmproj`` file) in 16 bits on the first GPU, or on the host where there is none, and plans
+their graphs apart from the language model's. The working memory is that of the largest image that the engine lets
+through (``--image-max-tokens`` lowers it), so a photo never asks for more. For encoders with a graph
+(``fitcheck.estimate.graph.image_kinds``) it is the engine's own plan, made ahead for those of the catalog; others get a
+bound and are not ``exact``.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct, field
+
+from fitcheck.types import Backend, FlashAttention, MediaEncoder, Model
+
+EXACT = (None, Backend.CUDA, Backend.ROCM)  # other backends reorder nodes: nearly the same
+MOST_PATCHES = 16384  # 4096 tokens of 2 x 2 patches: the most that any encoder is given
+FEWEST_LAYERS = 12
+HEADS = 16
+Plan = tuple[int, int, int]  # bytes of the weights, of the host's buffer, of the GPU's
+
+
+class EncoderBytes(Struct, frozen=True):
+    """Bytes of encoders: weights; buffer on the host and on the GPU that they run on (0 where on the host).
+
+    ``exact``: the engine's own arithmetic; ``note`` says what else they are where they are not even close to that.
+    """
+
+    weights: int = 0
+    host: int = 0
+    gpu: int = 0
+    exact: bool = True
+    note: str = ""
+
+
+NO_ENCODER = EncoderBytes()
+
+
+class Placed(Struct, frozen=True):
+    """Encoders on the host alone, and on the first GPU."""
+
+    on_host: EncoderBytes = NO_ENCODER
+    on_gpu: EncoderBytes = NO_ENCODER
+
+    def beside(self, on_gpus: bool) -> EncoderBytes:
+        """Where the language model's placement puts them: on the first GPU of any that it uses."""
+        return self.on_gpu if on_gpus else self.on_host
+
+
+NO_ENCODERS = Placed()
+
+
+class Row(Struct, frozen=True):
+    """A planned encoder by backend ("cpu", "cuda", "metal"), as the engine sets it up by itself."""
+
+    encoder: MediaEncoder
+    plans: dict[str, Plan]
+
+
+class EncoderTable(Struct, frozen=True):
+    """``data/encoders.json``: the catalog's encoders, planned ahead."""
+
+    engine: str
+    rows: tuple[Row, ...]
+    by_encoder: dict[MediaEncoder, dict[str, Plan]] = field(default_factory=dict)
+
+    def find(self, encoder: MediaEncoder, backend: Backend | None) -> Plan | None:
+        """The plan for a backend (None: the host), None where there is none."""
+        if not self.by_encoder:
+            self.by_encoder.update({row.encoder: row.plans for row in self.rows})
+        return self.by_encoder.get(encoder, {}).get(column(backend))
+
+
+def column(backend: Backend | None) -> str:
+    """The plan that stands for a backend."""
+    if backend in (None, Backend.CPU):
+        return "cpu"
+    return "metal" if backend is Backend.METAL else "cuda"
+
+
+def encoders_of(
+    model: Model,
+    flash_attention: FlashAttention,
+    backend: Backend | None,
+    flash_heads: tuple[int, ...] | None,
+    table: EncoderTable | None,
+) -> Placed:
+    """The encoders of a model. ``backend``: of the first GPU, None where there is none.
+
+    ``flash_heads``: head sizes that the GPU has flash attention for (None: any).
+    """
+    flash = None if flash_attention is FlashAttention.AUTO else flash_attention is FlashAttention.ON
+    on_host = _bytes_on(model, None, flash, None, table)
+    return Placed(on_host, on_host if backend is None else _bytes_on(model, backend, flash, flash_heads, table))
+
+
+def in_16_bits(model: Model) -> Placed:
+    """The weights of the encoders alone, for engines whose working memory for images is not known."""
+    weights = EncoderBytes(2 * tower_params(model), exact=False, note="working memory for images is not counted")
+    return Placed(weights, weights)
+
+
+def _bytes_on(
+    model: Model,
+    backend: Backend | None,
+    flash: bool | None,
+    flash_heads: tuple[int, ...] | None,
+    table: EncoderTable | None,
+) -> EncoderBytes:
+    found = [_planned(encoder, backend, flash, flash_heads, table) for encoder in model.encoders]
+    if not found or None in found:
+        return bound(model, backend is not None, flash is not False)
+    weights, host, gpu = (sum(sizes) for sizes in zip(*(each for each in found if each), strict=True))
+    return EncoderBytes(weights, host, gpu, backend in EXACT)
+
+
+def _planned(
+    encoder: MediaEncoder,
+    backend: Backend | None,
+    flash: bool | None,
+    flash_heads: tuple[int, ...] | None,
+    table: EncoderTable | None,
+) -> Plan | None:
+    found = table.find(encoder, backend) if table and flash is None else None
+    return found or plan(encoder, backend, flash, flash_heads)
+
+
+def plan(
+    encoder: MediaEncoder, backend: Backend | None, flash: bool | None, flash_heads: tuple[int, ...] | None
+) -> Plan | None:
+    """The engine's own plan, some 10 ms; None for a kind without a graph."""
+    from fitcheck.estimate.graph.image_plan import GRAPHS, planned
+
+    if encoder.kind not in GRAPHS:
+        return None
+    return planned(encoder, backend, flash, lambda size: flash_heads is None or size in flash_heads)
+
+
+def bound(model: Model, on_gpu: bool, flash: bool) -> EncoderBytes:
+    """No less than an encoder of as many weights needs for as many patches as any is given.
+
+    A transformer of few layers is the widest for its weights; of its states some ten lie side by side at the peak,
+    besides a mask over all pairs of patches in 32 and in 16 bits, or without flash attention the scores of all heads.
+    """
+    weights = tower_params(model)
+    if not weights:
+        return EncoderBytes(exact=False, note="what images need is not counted: nothing is known of the encoder")
+    width = int((weights / (12 * FEWEST_LAYERS)) ** 0.5)
+    pairs = MOST_PATCHES**2 * (6 if flash else 6 + 4 * HEADS)
+    buffer = 10 * 4 * width * MOST_PATCHES + pairs
+    inputs = 4 * MOST_PATCHES**2 + 3 * 4 * 32**2 * MOST_PATCHES
+    host, gpu = (inputs, buffer) if on_gpu else (buffer, 0)
+    return EncoderBytes(2 * weights, host, gpu, False, "working memory for images is a bound: the graph is not known")
+
+
+def tower_params(model: Model) -> int:
+    """Weights of the image encoder: the catalog's count, else what the published count has beyond the text model."""
+    counted = sum(params for tower, params in model.tower_params.items() if "vision" in tower)
+    if counted or model.published_params is None or "vision" not in model.modalities:
+        return counted
+    return max(model.published_params - model.params - sum(model.tower_params.values()), 0)
