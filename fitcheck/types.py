@@ -347,13 +347,42 @@ class LightningAttention(Value, frozen=True, tag_field="type", tag="lightning"):
     head_dim: int
 
 
+class TimeMix(Value, frozen=True):
+    """The sizes of RWKV's time mixing, of ``version`` 6 or 7.
+
+    Ranks are of low-rank projections: of the mixture with the token before (``mix_rank``, version 6), of the decay, and
+    in version 7 of the learning rate, of V's share of the first layer's V, and of the gate (0: none). ``n_kv_heads``:
+    where there are fewer heads of K and V. ``bias``: which of receptance, K and V carry one, of "rkv". ``norm``: a norm
+    per head behind it; ``bonus``: a weight for the current token (version 6). ``fused``: mixing weights lie in one
+    tensor. ``channel_width``: of RWKV's own feed-forward, 0 where an ordinary one follows.
+    """
+
+    version: int
+    head_dim: int
+    decay_rank: int
+    mix_rank: int = 0
+    rate_rank: int = 0
+    value_rank: int = 0
+    gate_rank: int = 0
+    n_kv_heads: int = 0
+    bias: str = ""
+    norm: bool = True
+    bonus: bool = False
+    fused: bool = True
+    channel_width: int = 0
+
+
 class CountedMixer(Value, frozen=True, tag_field="type", tag="counted"):
-    """A mixer that this program has no form for: parameters and cache sizes as published, nothing derived."""
+    """A mixer that this program has no form for: parameters and cache sizes as published, nothing derived.
+
+    ``time_mix``: what is known of one of RWKV, whose state is exact.
+    """
 
     params: int
     kv_bytes_per_token: float = 0.0  # at f16, this layer
     state_bytes: int = 0
     window_bytes: int = 0
+    time_mix: TimeMix | None = None
 
 
 class NoMixer(Value, frozen=True, tag_field="type", tag="none"):
@@ -396,7 +425,8 @@ class MixtureOfExperts(Value, frozen=True, tag_field="type", tag="moe"):
     ``shared_intermediate_size``: width of all shared experts together, None when there is none. ``dense_parallel``:
     width of a dense feed-forward beside the experts. ``latent``: experts work in a space of this width (Nemotron 3)
     with a norm of ``latent_norm`` elements; ``expert_hidden`` is the same width.
-    ``router_outputs``: where it differs from ``n_experts`` (zero-computation experts). ``gating``: softmax, sigmoid,
+    ``router_outputs``: where it differs from ``n_experts`` (zero-computation experts). ``chunk_experts``: small experts
+    that several routed ones share, and that work on their sum (GroveMoE). ``gating``: softmax, sigmoid,
     softmax_of_chosen or sqrt_softplus; ``normalises_weights``, ``weights_scale``: of the chosen experts' weights (None:
     what the architecture does). ``expert_groups``: experts are chosen within the best ``expert_groups_used`` of so many
     groups. ``hash_routed``: a table over the vocabulary names each token's experts, the router only weighs them.
@@ -409,6 +439,8 @@ class MixtureOfExperts(Value, frozen=True, tag_field="type", tag="moe"):
     bias: bool = False
     router_bias: bool = False
     router_outputs: int | None = None
+    chunk_experts: int = 0
+    chunk_intermediate_size: int = 0
     n_shared: int = 0
     shared_intermediate_size: int | None = None
     shared_gate: bool = False
@@ -450,7 +482,8 @@ class NgramEmbedding(Value, frozen=True):
 
 class Layer(Value, frozen=True):
     """One kind of layer. ``norms``: how many norm vectors of hidden size; ``extra_params``: parameters not modelled.
-    ``ngrams``: an embedding of n-grams that is added to the layer's input.
+    ``ngrams``: an embedding of n-grams that is added to the layer's input. ``norms_behind``: norms stand behind mixer
+    and feed-forward where the architecture has them before (Chameleon's swin norm).
     """
 
     mixer: Mixer
@@ -458,6 +491,7 @@ class Layer(Value, frozen=True):
     norms: int = 2
     extra_params: int = 0
     ngrams: NgramEmbedding | None = None
+    norms_behind: bool = False
 
 
 class Shape(Value, frozen=True):
