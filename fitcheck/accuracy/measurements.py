@@ -1,10 +1,12 @@
 """The published measurements, and the question that each of them answers.
 
 A row is asked as a user would ask: the machine from its name (as ``--on`` does), the model from the catalog, the
-weights from the quantisation. Columns of fitcheck/data/measurements.csv: ``grade`` A llama-bench, B one application,
-C rounded or unclear; ``usable`` fit (trains and scores), score (scores only: a rule of text, physics or arithmetic
-found a problem with its label, named in ``reason``), no (several devices, partial offload, short prompts, ...);
-``published_quant`` where ``quant`` is the nearest known mix, then ``file_gib`` scales the layers to the published size.
+weights from the quantisation. Columns of fitcheck/data/measurements.csv: ``backend``, for an engine with kernels of
+its own (exllama, hipfire, mlc, mlx, vllm) the engine, whose errors count apart; ``grade`` A llama-bench, B one
+application, C rounded or unclear; ``usable`` fit (trains and scores), score (scores only: a rule of text, physics or
+arithmetic found a problem with its label, named in ``reason``), no (several devices, partial offload, short prompts,
+...); ``reason`` of a row that trains: which label was corrected, by what; ``published_quant`` where ``quant`` is the
+nearest known mix, then ``file_gib`` scales the layers to the published size.
 """
 
 from __future__ import annotations

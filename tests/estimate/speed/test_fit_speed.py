@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from math import log
 from pathlib import Path
 from random import Random
@@ -10,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from fitcheck.accuracy.fit_speed import _interval, spreads
-from fitcheck.accuracy.measurements import load
+from fitcheck.accuracy.measurements import Measured, load
 from fitcheck.accuracy.regression import Observation, Prior, fit, solve
 from fitcheck.accuracy.validation import Outcome, folds
 from fitcheck.estimate.speed_model import Term, total_seconds
@@ -102,19 +103,37 @@ def test_a_run_with_no_more_threads_than_a_socket_has_cores_stays_on_that_socket
     assert one.ram.bandwidth.per_s < both.ram.bandwidth.per_s
 
 
-def test_backends_share_one_shape_of_interval_and_are_scaled_by_how_far_their_errors_reach() -> None:
-    some = next(row for row in load() if row.test == "decode" and row.backend == "cuda" and row.engine == "llama.cpp")
+@cache
+def some_row() -> Measured:
+    return next(row for row in load() if row.test == "decode" and row.backend == "cuda" and row.engine == "llama.cpp")
 
-    def outcome(backend: str, number: int, error: float) -> Outcome:
-        source = f"{backend} {number}"
-        row = replace(some, source=source, backend=backend, cell=(source, *some.cell[1:]))
-        return Outcome(row, error, "fold", {})
 
-    errors = [i / 100.0 for i in range(-15, 16)]
-    near = [outcome("cuda", i, error) for i, error in enumerate(errors)]
-    far = [outcome("rocm", i, 3.0 * error) for i, error in enumerate(errors)]
-    found = spreads(near + far)
-    near_spread, far_spread = found["decode/cuda"], found["decode/rocm"]
-    assert far_spread.high / far_spread.low == pytest.approx(near_spread.high / near_spread.low, rel=0.02)
-    assert 1.2 < far_spread.high / near_spread.high < 3.0
-    assert found["decode/other"].high > max(near_spread.high, 0.3)
+def outcome(backend: str, number: int, error: float) -> Outcome:
+    some = some_row()
+    source = f"{backend} {number}"
+    return Outcome(replace(some, source=source, backend=backend, cell=(source, *some.cell[1:])), error, "fold", {})
+
+
+def test_backends_share_an_interval_that_says_how_many_sources_saw_each_and_one_that_nobody_saw_is_wider() -> None:
+    seen = [outcome("cuda", i, (i - 15) / 100.0) for i in range(31)]
+    found = spreads(seen + [outcome("rocm", i, 0.1) for i in range(3)])
+    cuda, rocm = found["decode/cuda"], found["decode/rocm"]
+    assert (cuda.low, cuda.high) == (rocm.low, rocm.high)
+    assert (cuda.sources, rocm.sources) == (31, 3)
+    assert found["decode/other"].low < cuda.low - 0.2 and found["decode/other"].high > cuda.high + 0.2
+
+
+def test_the_interval_holds_four_of_five_sources_that_it_was_not_made_from() -> None:
+    random = Random(7)
+    held = 0
+    for _ in range(150):
+        errors = [random.gauss(0.0, 0.2) if random.random() < 0.8 else random.gauss(0.15, 0.4) for _ in range(81)]
+        spread = _interval([(str(i), error) for i, error in enumerate(errors[1:])])
+        held += spread.low <= errors[0] <= spread.high
+    assert 0.74 < held / 150 < 0.86
+
+
+def test_of_intervals_that_hold_as_much_the_narrowest_is_taken() -> None:
+    slow = [(str(i), error) for i, error in enumerate([0.01 * i for i in range(-20, 21)] + [0.9, 1.0, 1.1, 1.2])]
+    spread = _interval(slow)
+    assert spread.high < 0.25

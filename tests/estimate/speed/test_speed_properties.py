@@ -14,6 +14,7 @@ from fitcheck.estimate.speed_model import SpeedModel
 from fitcheck.estimate.speed_nearest import nearest
 from fitcheck.probe.pretend import pretend
 from fitcheck.types import (
+    Backend,
     Calibration,
     DeviceUse,
     Machine,
@@ -180,12 +181,13 @@ def test_the_quick_path_says_what_the_whole_answer_says(hardware: str) -> None:
 
 
 def test_intervals_widen_where_nothing_was_measured() -> None:
-    def width(hardware: str) -> float:
-        found = speed(pretend(hardware), DENSE).decode_per_s
+    def width(machine: Machine) -> float:
+        found = speed(machine, DENSE).decode_per_s
         return found.high / found.low
 
-    seen, unseen_card, unseen_backend = width("RTX 4070"), width("RTX 5050"), width("Arc A770")
-    assert seen < unseen_card < unseen_backend
+    arc = pretend("Arc A770")
+    on_sycl = replace(arc, accelerators=(replace(arc.accelerators[0], backends=(Backend.SYCL,)),))
+    assert width(pretend("RTX 4070")) < width(pretend("RTX 5050")) < width(on_sycl)
 
 
 def test_an_engine_that_nobody_measured_on_such_a_card_is_less_certain() -> None:
