@@ -19,6 +19,7 @@ from fitcheck.types import (
     NoFeedForward,
     NoMixer,
     ParallelMixers,
+    TimeMix,
 )
 
 _NORMS = frozenset(
@@ -145,11 +146,35 @@ class ListedLayer:
         if heads_of_state:
             hidden = sizes.get("embedding_length")
             state = 4 * hidden * (sizes.get("token_shift_count", 2) + heads_of_state)
-            return CountedMixer(params=count_elements(own), state_bytes=state)
+            return CountedMixer(params=count_elements(own), state_bytes=state, time_mix=self._time_mix(heads_of_state))
         if all(len(size) == 1 for size in own):
             return NoMixer()
         return CountedMixer(
             params=count_elements(own), kv_bytes_per_token=2.0 * kv_heads * sum(mixers.head_dims(sizes, index, False))
+        )
+
+    def _time_mix(self, head: int) -> TimeMix:
+        """RWKV: which version it is, and its ranks."""
+        version = 7 if self._has("time_mix_k_k") else 6
+        kv_width = self._width("time_mix_key", 1)
+        return TimeMix(
+            version=version,
+            head_dim=head,
+            decay_rank=self._width("time_mix_w1" if version == 7 else "time_mix_decay_w1", 1),
+            mix_rank=self._width("time_mix_w2", 0) if version == 6 else 0,
+            rate_rank=self._width("time_mix_a1", 1),
+            value_rank=self._width("time_mix_v1", 1),
+            gate_rank=self._width("time_mix_g1", 1),
+            n_kv_heads=kv_width // head if kv_width < self._width("time_mix_output", 1) else 0,
+            bias="".join(
+                letter
+                for letter, name in (("r", "receptance"), ("k", "key"), ("v", "value"))
+                if f"time_mix_{name}.bias" in self._dims
+            ),
+            norm=self._has("time_mix_ln"),
+            bonus=self._has("time_mix_first"),
+            fused=self._has("time_mix_lerp_fused"),
+            channel_width=self._width("channel_mix_key", 1),
         )
 
     def _feed_forward(self) -> FeedForward:

@@ -255,6 +255,8 @@ ARCHITECTURES: dict[str, Traits] = {
     "mamba": Traits(positions=0),
     "mamba2": Traits(positions=0),
     "jamba": Traits(positions=0, rope="none", residual_first="af", normalises_weights=False),
+    **_same("rwkv6 rwkv7", replace(_LAYER_NORM, positions=0, embedding_norm="weighted", family="rwkv")),
+    **_same("rwkv6qwen2 arwkv7", Traits(positions=0, family="rwkv")),
     "falcon-h1": _LLAMA,
     "granitehybrid": _LLAMA,
     **_same("nemotron_h nemotron_h_moe", _NEMOTRON_H),

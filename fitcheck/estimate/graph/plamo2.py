@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from fitcheck.estimate.graph.decoder import Decoder
 from fitcheck.estimate.graph.model import ModelGraph
-from fitcheck.estimate.graph.recurrent import StateInputs, convolution_input, convolve, scanned, state_of
-from fitcheck.estimate.graph.tensors import HOST, Tensor
+from fitcheck.estimate.graph.recurrent import StateInputs, convolution_input, convolve, scanned, state_of, with_view
+from fitcheck.estimate.graph.tensors import Tensor
 from fitcheck.types import Mamba2, Mixer
 
 LEAST_RANK, RANK_SHARE = 64, 16  # of the time step: a 16th of the model's width, 64 at least
@@ -45,7 +45,7 @@ def normed_mamba2(g: ModelGraph, il: int, x: Tensor, spec: Mamba2, inputs: State
 
     y = scanned(g, inputs, states, d_state * d_inner, scan)
     y = g.view(y, (head, heads, tokens, n), (4 * head, 4 * d_inner, 4 * d_inner * tokens))
-    y = g.add(y, _scaled(g, il, values, heads))
+    y = g.add(y, with_view(g, g.same("MUL", values), il, "ssm_d", 1, heads))
     y = g.glu(g.cont(z), y)
     return g.reshape(g.matmul(il, "ssm_out", g.d, g.view(y, (d_inner, tokens, n))), g.d, tokens * n)
 
@@ -60,12 +60,3 @@ def _steps(g: ModelGraph, il: int, x: Tensor, spec: Mamba2) -> tuple[Tensor, Ten
     dt = g.matmul(il, "ssm_dt", spec.n_heads, g.rms_norm(dt, il, "ssm_dt_norm"))
     dt = g.vector("ADD", il, "ssm_dt", dt)
     return g.reshape(b, d_state, 1, tokens, n), g.reshape(c, d_state, 1, tokens, n), dt
-
-
-def _scaled(g: ModelGraph, il: int, x: Tensor, heads: int) -> Tensor:
-    """A factor per head. A view of a weight, as this and ssm_a are, ties a node to no device, but is copied."""
-    node = g.same("MUL", x)
-    if g.copies_weights and g.layer_devices[il] == HOST:
-        weight = g.host_weight((il, "ssm_d", "MUL"), (1, heads, 1, 1), "f32")
-        node.sources = (x, g.reshape(weight, 1, heads))
-    return node

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fitcheck.estimate.graph.model import ModelGraph
-from fitcheck.estimate.graph.tensors import Tensor
+from fitcheck.estimate.graph.tensors import HOST, Tensor, dims
 from fitcheck.types import GatedDeltaNet, KimiDelta, LightningAttention, Mamba1, Mamba2, ShortConvolution
 
 
@@ -309,3 +309,15 @@ def lightning_attention(
     y = g.rms_norm(g.reshape(y, head * heads, tokens, 1, n), il, "attn_norm_2")
     gate = g.unary(g.matmul(il, "attn_gate", head * heads, x))
     return g.reshape(g.matmul(il, "attn_output", g.d, g.mul(gate, y)), g.d, tokens * n)
+
+
+def with_view(g: ModelGraph, node: Tensor, il: int, name: str, *ne: int) -> Tensor:
+    """``node`` over a view of a weight: that ties it to no device, and is copied where the weight lies on another."""
+    device, matrix = g.layer_devices[il], node.op == "MUL_MAT"
+    if not g.gpus:
+        return node
+    kind = g.weight_type(il, name) if matrix else "f32"
+    weight = g.host_weight((il, name, node.op), dims(ne), kind) if device == HOST else g.stored(kind, device, *ne)
+    view = g.reshape(weight, *ne)
+    node.sources = (view, *node.sources) if matrix else (*node.sources, view)
+    return node

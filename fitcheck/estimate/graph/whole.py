@@ -14,6 +14,7 @@ from fitcheck.estimate.graph.model import ModelGraph, UnknownGraphError
 from fitcheck.estimate.graph.plamo2 import PLaMo2
 from fitcheck.estimate.graph.planner import CUDA_RULES, METAL_RULES, plan
 from fitcheck.estimate.graph.qwen4exp import Qwen4Exp
+from fitcheck.estimate.graph.rwkv import Rwkv
 from fitcheck.estimate.graph.streams import HunyuanV4, KimiK3
 from fitcheck.estimate.graph.tensors import HOST
 from fitcheck.estimate.graph.variants import Arctic, Chameleon, CogVlm, Talkie
@@ -43,6 +44,7 @@ _BUILDERS: dict[str, type[_Builder]] = {
     "kimi_k3": KimiK3,
     "qwen4exp": Qwen4Exp,
     "plamo2": PLaMo2,
+    "rwkv": Rwkv,
     "arctic": Arctic,
     "chameleon": Chameleon,
     "cogvlm": CogVlm,
