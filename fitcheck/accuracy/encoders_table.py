@@ -20,28 +20,28 @@ ENGINE = "llama.cpp 0c1e57098"
 BACKENDS = (None, Backend.CUDA, Backend.METAL)
 
 
-def row_of(encoder: MediaEncoder, runtimes: Runtimes) -> Row | None:
-    """The plans of an encoder, None for a kind without a graph."""
+def row_of(encoders: tuple[MediaEncoder, ...], runtimes: Runtimes) -> Row | None:
+    """The plans of the encoders of one file, None where one has no graph."""
     heads = runtimes.row(LLAMA_CPP).flash_heads
     plans: dict[str, Plan] = {}
     for backend in BACKENDS:
-        planned = plan(encoder, backend, None, heads.get(backend.value) if backend else None)
+        planned = plan(encoders, backend, None, heads.get(backend.value) if backend else None)
         if planned is None:
             return None
         plans[column(backend)] = planned
-    return Row(encoder, plans)
+    return Row(encoders, plans)
 
 
 def build() -> EncoderTable:
     """The table of the catalog's encoders, in the order of the catalog."""
     runtimes = facts.load().runtimes
-    encoders = dict.fromkeys(encoder for model in catalog.load().models for encoder in model.encoders)
-    rows = [row_of(encoder, runtimes) for encoder in encoders]
+    files = dict.fromkeys(model.encoders for model in catalog.load().models if model.encoders)
+    rows = [row_of(encoders, runtimes) for encoders in files]
     return EncoderTable(ENGINE, tuple(row for row in rows if row))
 
 
 def text_of(table: EncoderTable) -> bytes:
-    """The table as the repository keeps it: one line per encoder."""
+    """The table as the repository keeps it: one line per file."""
     rows = [b"  " + msgspec.json.encode(row) for row in table.rows]
     return b'{\n "engine": "%s",\n "rows": [\n%s\n ]\n}\n' % (table.engine.encode(), b",\n".join(rows))
 
@@ -50,7 +50,7 @@ def main() -> int:
     """Write the table."""
     table = build()
     TARGET.write_bytes(text_of(table))
-    print(f"{len(table.rows)} encoders")
+    print(f"{len(table.rows)} files")
     return 0
 
 

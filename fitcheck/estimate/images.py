@@ -51,9 +51,9 @@ NO_ENCODERS = Placed()
 
 
 class Row(Struct, frozen=True):
-    """A planned encoder by backend ("cpu", "cuda", "metal"), as the engine sets it up by itself."""
+    """The encoders of one file, planned by backend ("cpu", "cuda", "metal") as the engine sets them up by itself."""
 
-    encoder: MediaEncoder
+    encoders: tuple[MediaEncoder, ...]
     plans: dict[str, Plan]
 
 
@@ -62,13 +62,13 @@ class EncoderTable(Struct, frozen=True):
 
     engine: str
     rows: tuple[Row, ...]
-    by_encoder: dict[MediaEncoder, dict[str, Plan]] = field(default_factory=dict)
+    by_encoders: dict[tuple[MediaEncoder, ...], dict[str, Plan]] = field(default_factory=dict)
 
-    def find(self, encoder: MediaEncoder, backend: Backend | None) -> Plan | None:
+    def find(self, encoders: tuple[MediaEncoder, ...], backend: Backend | None) -> Plan | None:
         """The plan for a backend (None: the host), None where there is none."""
-        if not self.by_encoder:
-            self.by_encoder.update({row.encoder: row.plans for row in self.rows})
-        return self.by_encoder.get(encoder, {}).get(column(backend))
+        if not self.by_encoders:
+            self.by_encoders.update({row.encoders: row.plans for row in self.rows})
+        return self.by_encoders.get(encoders, {}).get(column(backend))
 
 
 def column(backend: Backend | None) -> str:
@@ -107,33 +107,24 @@ def _bytes_on(
     flash_heads: tuple[int, ...] | None,
     table: EncoderTable | None,
 ) -> EncoderBytes:
-    found = [_planned(encoder, backend, flash, flash_heads, table) for encoder in model.encoders]
-    if not found or None in found:
+    found = table.find(model.encoders, backend) if table and flash is None else None
+    found = found or plan(model.encoders, backend, flash, flash_heads)
+    if found is None:
         return bound(model, backend is not None, flash is not False)
-    weights, host, gpu = (sum(sizes) for sizes in zip(*(each for each in found if each), strict=True))
-    return EncoderBytes(weights, host, gpu, backend in EXACT)
-
-
-def _planned(
-    encoder: MediaEncoder,
-    backend: Backend | None,
-    flash: bool | None,
-    flash_heads: tuple[int, ...] | None,
-    table: EncoderTable | None,
-) -> Plan | None:
-    found = table.find(encoder, backend) if table and flash is None else None
-    return found or plan(encoder, backend, flash, flash_heads)
+    return EncoderBytes(*found, exact=backend in EXACT)
 
 
 def plan(
-    encoder: MediaEncoder, backend: Backend | None, flash: bool | None, flash_heads: tuple[int, ...] | None
+    encoders: tuple[MediaEncoder, ...], backend: Backend | None, flash: bool | None, flash_heads: tuple[int, ...] | None
 ) -> Plan | None:
-    """The engine's own plan, some 10 ms; None for a kind without a graph."""
+    """The engine's own plan, some 10 ms; None where the encoders are not known or one has no graph."""
+    if not encoders:
+        return None
     from fitcheck.estimate.graph.image_plan import GRAPHS, planned
 
-    if encoder.kind not in GRAPHS:
+    if any(encoder.kind not in GRAPHS for encoder in encoders):
         return None
-    return planned(encoder, backend, flash, lambda size: flash_heads is None or size in flash_heads)
+    return planned(encoders, backend, flash, lambda size: flash_heads is None or size in flash_heads)
 
 
 def bound(model: Model, on_gpu: bool, flash: bool) -> EncoderBytes:

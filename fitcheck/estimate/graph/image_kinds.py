@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from fitcheck.estimate.graph.audio_kinds import gemma4_conformer, gemma4_frames
 from fitcheck.estimate.graph.image import PATCHES, ImageGraph, Transformer
 from fitcheck.estimate.graph.tensors import Tensor
 
@@ -295,11 +296,13 @@ def internvl(g: ImageGraph) -> Tensor:
 class Kind(NamedTuple):
     """A kind of encoder. ``tokens``: of the largest image that it is given; 0: images are always of its own size.
     ``loaded_side``: tokens per side of the image that the engine plans for when it loads the file (0: the largest).
+    ``bins``: of a frame, where it is an encoder of sound.
     """
 
     build: Callable[[ImageGraph], Tensor]
     tokens: int = 0
     loaded_side: int = 0
+    bins: int = 0
 
 
 KINDS = {
@@ -320,4 +323,6 @@ KINDS = {
     "muse-glimmer": Kind(muse_glimmer, 4096, 32),
     "step3vl": Kind(step3),
     "internvl": Kind(internvl),
+    "gemma4a": Kind(gemma4_conformer, bins=128),
+    "gemma4ua": Kind(gemma4_frames, bins=640),
 }

@@ -1,28 +1,33 @@
-"""An image encoder as the engine plans it: bytes of its weights, and of its working memory on each device."""
+"""Encoders as the engine plans them: bytes of their weights, and of their working memory on each device."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from fitcheck.estimate.graph.image import ImageGraph, bytes_of
+from fitcheck.estimate.graph.image import PATCHES, ImageGraph, bytes_of
 from fitcheck.estimate.graph.image_kinds import KINDS
 from fitcheck.estimate.graph.planner import CUDA_RULES, HOST_RULES, METAL_RULES, Device, plan
+from fitcheck.estimate.graph.tensors import Tensor
 from fitcheck.types import Backend, MediaEncoder
 
+FRAMES = 3000  # of sound: clip.cpp, warmup_audio_size
 GRAPHS = frozenset(KINDS)
 """Kinds of encoders that have a graph here."""
 
 
 def weight_bytes(encoder: MediaEncoder, gpu: Device | None) -> int:
     """Bytes of the weights in one buffer."""
-    graph = _graph(encoder, loaded_image(encoder), flash=True, gpus=0)
+    return _bytes(weights(encoder), gpu)
+
+
+def _bytes(found: dict[str, Tensor], gpu: Device | None) -> int:
     alignment = (gpu or HOST_RULES).alignment
-    return sum(bytes_of(weight, alignment) for weight in graph.weights.values())
+    return sum(bytes_of(weight, alignment) for weight in found.values())
 
 
-def count_params(encoder: MediaEncoder) -> int:
-    """Weights in the encoder's file."""
-    return sum(weight.elements for weight in _graph(encoder, loaded_image(encoder), True, 0).weights.values())
+def weights(encoder: MediaEncoder) -> dict[str, Tensor]:
+    """The weights in the encoder's file, by name."""
+    return _graph(encoder, loaded_image(encoder), flash=True, gpus=0).weights
 
 
 def buffer_bytes(
@@ -33,22 +38,40 @@ def buffer_bytes(
 
 
 def planned(
-    encoder: MediaEncoder, backend: Backend | None, flash: bool | None, has_kernel: Callable[[int], bool]
+    encoders: tuple[MediaEncoder, ...], backend: Backend | None, flash: bool | None, has_kernel: Callable[[int], bool]
 ) -> tuple[int, int, int]:
-    """Bytes of the weights, of the host's buffer and of the GPU's, for the largest image that the engine accepts.
+    """Bytes of the weights, of the buffers on the host and on the GPU, for the largest image that the engine accepts.
 
-    ``backend`` None: all on the host. ``flash`` None: as the engine resolves it. It plans with flash attention when it
-    loads the file, and then without where the GPU has no kernel for that; buffers only grow.
+    ``backend`` None: all on the host. ``flash`` None: as the engine resolves it.
     """
     gpu = None if backend is None else METAL_RULES if backend is Backend.METAL else CUDA_RULES
-    kernel = gpu is None or has_kernel(head_size(encoder))
-    settings = [
+    stored = sum(weight_bytes(encoder, gpu) for encoder in encoders) + _loaded_twice(encoders, gpu)
+    buffers = [_buffers(encoder, gpu, flash, gpu is None or has_kernel(head_size(encoder))) for encoder in encoders]
+    host, on_gpu = (sum(sizes) for sizes in zip(*buffers, strict=True))
+    return stored, host, on_gpu
+
+
+def _buffers(encoder: MediaEncoder, gpu: Device | None, flash: bool | None, has_kernel: bool) -> tuple[int, int]:
+    """The engine plans with flash attention when it loads the file, and then without where the GPU has no kernel for
+    that; buffers only grow.
+    """
+    settings = (
         (loaded_image(encoder), flash is not False),
-        (largest_image(encoder), kernel if flash is None else flash),
-    ]
-    plans = [buffer_bytes(encoder, image, with_flash, gpu, kernel) for image, with_flash in settings]
+        (largest_image(encoder), has_kernel if flash is None else flash),
+    )
+    plans = [buffer_bytes(encoder, image, with_flash, gpu, has_kernel) for image, with_flash in settings]
     host, *rest = (max(sizes) for sizes in zip(*plans, strict=True))
-    return weight_bytes(encoder, gpu), host, sum(rest)
+    return host, sum(rest)
+
+
+def _loaded_twice(encoders: tuple[MediaEncoder, ...], gpu: Device | None) -> int:
+    """What the engine loads for an encoder of sound too, though only that of images beside it reads it."""
+    if not any(KINDS[encoder.kind].bins for encoder in encoders):
+        return 0
+    images = (weights(encoder) for encoder in encoders if not KINDS[encoder.kind].bins)
+    return sum(
+        _bytes({name: weight for name, weight in found.items() if name.startswith(PATCHES)}, gpu) for found in images
+    )
 
 
 def head_size(encoder: MediaEncoder) -> int:
@@ -63,8 +86,14 @@ def loaded_image(encoder: MediaEncoder) -> tuple[int, int]:
 
 
 def largest_image(encoder: MediaEncoder) -> tuple[int, int]:
-    """Pixels of the largest image that the encoder is given, as nearly square as its number of tokens allows."""
-    tokens = encoder.tokens or KINDS[encoder.kind].tokens
+    """Pixels of the largest image that the encoder is given, as nearly square as its number of tokens allows.
+
+    Of sound, frames and bins: half a minute, for which the engine plans.
+    """
+    kind = KINDS[encoder.kind]
+    if kind.bins:
+        return FRAMES, kind.bins
+    tokens = encoder.tokens or kind.tokens
     if not tokens:
         return (encoder.image_size, encoder.image_size)
     wide = next(side for side in range(int(tokens**0.5), 0, -1) if tokens % side == 0)
