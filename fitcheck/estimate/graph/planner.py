@@ -252,7 +252,7 @@ class _Pool:
                     free[i - 1][1] += block[1]
                     del free[i]
                 return
-        free.insert(next(i for i, block in enumerate(free) if block[0] >= start), [start, size])
+        free.insert(next((i for i, block in enumerate(free) if block[0] >= start), len(free)), [start, size])
 
 
 def allocate(steps: list[Tensor], leaves: list[Tensor], pools: tuple[_Pool, ...]) -> None:
