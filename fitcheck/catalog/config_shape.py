@@ -285,6 +285,7 @@ def _latent_attention(config: Config) -> dict[str, Any]:
         "rope.dimension_count": rope,
         "attention.indexer.head_count": config.number("index_n_heads"),
         "attention.indexer.key_length": config.number("index_head_dim"),
+        "attention.indexer.top_k": config.number("index_topk"),
     }
 
 

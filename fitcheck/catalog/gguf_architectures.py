@@ -149,7 +149,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "spark2_5": Architecture(gate="per_head", windows=Windows()),
     "maple": Architecture(windows=Windows()),
     "dots3note": Architecture(windows=Windows()),
-    "deepseek4": Architecture(windows=Windows(period=0)),
+    "deepseek4": Architecture(router_bias=True, windows=Windows(period=0)),
     "modern-bert": Architecture(embedding=True, normed_embedding=True, windows=Windows(period=3, full_first=True)),
     "bert": Architecture(
         bias="qkvo", norm_factor=2, gated=False, bias_ffn=True, learned_positions=True, embedding=True

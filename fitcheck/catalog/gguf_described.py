@@ -114,6 +114,7 @@ class DescribedLayer:
         beside = row.dense_beside_experts and sizes.has("expert_feed_forward_length")
         n_shared = max(sizes.get("expert_shared_count"), int(row.shared_width_of_expert))
         shared = sizes.get("expert_shared_feed_forward_length", n_shared * expert, layer=index)
+        hashed = index < sizes.get("hash_layer_count")
         latent = sizes.get("expert_latent_length") or sizes.get("moe_latent_size") or None
         return MixtureOfExperts(
             n_experts=n_experts,
@@ -121,7 +122,7 @@ class DescribedLayer:
             moe_intermediate_size=expert,
             gated=row.gated,
             bias=row.bias_experts,
-            router_bias=row.router_bias,
+            router_bias=row.router_bias and not hashed,
             n_shared=max(1, n_shared) if shared else 0,
             shared_intermediate_size=shared or None,
             shared_gate=row.shared_gate and shared > 0,
@@ -129,6 +130,7 @@ class DescribedLayer:
             expert_hidden=latent,
             latent=latent,
             latent_norm=sizes.get("expert_latent_length"),
+            hash_routed=hashed,
             **mixers.routing(sizes),
         )
 

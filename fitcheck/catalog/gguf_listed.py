@@ -210,6 +210,7 @@ class ListedLayer:
             expert_hidden=latent or None,
             latent=latent or None,
             latent_norm=self._width("ffn_routed_norm", 0),
+            hash_routed=self._has("ffn_gate_tid2eid"),
             **mixers.routing(sizes),
         )
 

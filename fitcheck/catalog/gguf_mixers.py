@@ -78,6 +78,18 @@ def indexer_params(sizes: Sizes) -> int:
     return width * (sizes.get("embedding_length") * (heads + 1) + 2) if heads else 0
 
 
+TOP_K = 2048  # keys that an indexer chooses in all published models that do not say
+
+
+def indexer(sizes: Sizes) -> Indexer | None:
+    """The indexer that a file describes."""
+    heads = sizes.get("attention.indexer.head_count")
+    if not heads:
+        return None
+    keys = sizes.get("attention.indexer.top_k") or TOP_K
+    return Indexer(heads, sizes.get("attention.indexer.key_length"), top_k=keys)
+
+
 def latent(sizes: Sizes, layer: int, indexed: bool, gate: str | None = None) -> Mixer:
     """Latent attention; without absorbed matrices llama.cpp caches whole keys and values."""
     heads = sizes.get("attention.head_count", layer=layer)
@@ -86,7 +98,6 @@ def latent(sizes: Sizes, layer: int, indexed: bool, gate: str | None = None) -> 
     key, value = head_dims(sizes, layer, False)
     if absorbed:
         key, value = sizes.get("attention.key_length_mla"), sizes.get("attention.value_length_mla")
-    n_indexers = sizes.get("attention.indexer.head_count")
     return LatentAttention(
         n_heads=heads,
         kv_lora_rank=sizes.get("attention.kv_lora_rank"),
@@ -94,7 +105,7 @@ def latent(sizes: Sizes, layer: int, indexed: bool, gate: str | None = None) -> 
         qk_rope_head_dim=rope,
         v_head_dim=value,
         q_lora_rank=sizes.get("attention.q_lora_rank") or None,
-        indexer=Indexer(n_indexers, sizes.get("attention.indexer.key_length")) if indexed and n_indexers else None,
+        indexer=indexer(sizes) if indexed else None,
         gate=gate,
         absorbed=absorbed,
     )
@@ -117,7 +128,6 @@ def routing(sizes: Sizes) -> dict[str, Any]:
 def compressed(sizes: Sizes, layer: int) -> Mixer:
     """DeepSeek-V4: only layers that keep every fourth token have an indexer."""
     ratio = sizes.get("attention.compress_ratios", layer=layer)
-    n_indexers = sizes.get("attention.indexer.head_count")
     return CompressedAttention(
         n_heads=sizes.get("attention.head_count", layer=layer),
         head_dim=head_dims(sizes, layer, False)[0],
@@ -126,7 +136,7 @@ def compressed(sizes: Sizes, layer: int) -> Mixer:
         o_lora_rank=sizes.get("attention.output_lora_rank"),
         compress_ratio=ratio,
         window=sizes.get("attention.sliding_window"),
-        indexer=Indexer(n_indexers, sizes.get("attention.indexer.key_length")) if ratio == 4 and n_indexers else None,
+        indexer=indexer(sizes) if ratio == 4 else None,
     )
 
 

@@ -454,8 +454,11 @@ def layer_tensors(layer: Layer, shape: Shape, layout: Layout = PLAIN) -> LayerTe
     for _ in range(layer.norms * shape.norm_factor):
         mixer += vector("norm", hidden)
     mixer += _extras(layout.layer_extras, layer.extra_params, words, "extra")
+    mixer += _ngrams(layer.ngrams, hidden) if layer.ngrams else ()
     mixer += vector("layer_output_scale", layout.layer_scalars)
     ffn, experts = ffn_parts(layer.ffn, hidden, layout)
+    if isinstance(layer.ffn, MixtureOfExperts) and layer.ffn.hash_routed:
+        ffn += vector("ffn_gate_tid2eid", layer.ffn.experts_per_token * shape.vocab_size)
     return LayerTensors(mixer, ffn, experts)
 
 

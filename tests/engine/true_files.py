@@ -19,7 +19,18 @@ SIGMOID = {"expert_gating_func": 2}
 SECTIONS = {"rope.dimension_sections": [11, 11, 10, 0]}
 SCALES = {"logit_scale": 1.0, "residual_scale": 1.0, "embedding_scale": 1.0, "attention.scale": 1.0}
 INDEXER = {"attention.indexer.top_k": 2048, **SIGMOID}
+HYPER_CONNECTIONS = {
+    "hyper_connection.count": 4,
+    "hyper_connection.sinkhorn_iterations": 20,
+    "hyper_connection.epsilon": 1e-6,
+}
 KEYS: dict[str, dict[str, Any]] = {
+    "deepseek4": {
+        **HYPER_CONNECTIONS,
+        "expert_gating_func": 4,
+        "attention.compress_rope_freq_base": 160000.0,
+        "swiglu_clamp_exp": 10.0,
+    },
     "dots1": SIGMOID,
     "minimax-m2": SIGMOID,
     "exaone-moe": SIGMOID,

@@ -13,6 +13,7 @@ import gguf
 
 from fitcheck.types import (
     Attention,
+    CompressedAttention,
     DenseFeedForward,
     GatedDeltaNet,
     KimiDelta,
@@ -63,7 +64,7 @@ def write(model: Model, path: Path) -> Path:
         elements = 1
         for dim in dims:
             elements *= dim
-        n_bytes = elements * (4 if kind is gguf.GGMLQuantizationType.F32 else 2)
+        n_bytes = elements * (2 if kind is gguf.GGMLQuantizationType.BF16 else 4)
         writer.add_tensor_info(name, tuple(reversed(dims)), None, n_bytes, kind)  # type: ignore[arg-type]
         size += (n_bytes + 31) // 32 * 32
     writer.write_header_to_file(path)
@@ -77,6 +78,8 @@ def write(model: Model, path: Path) -> Path:
 
 
 def _type(name: str, dims: tuple[int, ...]) -> gguf.GGMLQuantizationType:
+    if name.endswith("tid2eid.weight"):
+        return gguf.GGMLQuantizationType.I32
     small = len(dims) == 1 or any(
         part in name for part in ("ffn_gate_inp", "ssm_conv1d", "shortconv.conv", "altup_correct")
     )
@@ -119,6 +122,8 @@ def _metadata(model: Model, shape: Shape) -> dict[str, Any]:
     if shape.no_lm_head:
         pooling = shape.pooling or ("mean" if arch == "nomic-bert" else "cls")
         sizes |= {"pooling_type": {"mean": 1, "cls": 2}[pooling], "attention.causal": False}
+    if arch == "deepseek4":
+        sizes |= _compressed_sizes(layers)
     if shape.num_loops > 1:
         sizes["num_loops"] = shape.num_loops
     if shape.per_layer_embedding_params:
@@ -248,6 +253,28 @@ def _mixer_sizes(layer: Layer) -> dict[str, Any]:
     return sizes
 
 
+def _compressed_sizes(layers: list[Layer]) -> dict[str, Any]:
+    """DeepSeek-V4: compressed attention, and how many layers choose experts by a table."""
+    mixers = [layer.mixer for layer in layers if isinstance(layer.mixer, CompressedAttention)]
+    m, indexer = mixers[0], next(each.indexer for each in mixers if each.indexer)
+    return {
+        "attention.head_count": m.n_heads,
+        "attention.head_count_kv": 1,
+        "attention.key_length": m.head_dim,
+        "attention.value_length": m.head_dim,
+        "attention.q_lora_rank": m.q_lora_rank,
+        "attention.sliding_window": m.window,
+        "attention.output_group_count": m.o_groups,
+        "attention.output_lora_rank": m.o_lora_rank,
+        "attention.compress_ratios": [each.compress_ratio for each in mixers],
+        "attention.indexer.head_count": indexer.n_heads,
+        "attention.indexer.key_length": indexer.head_dim,
+        "attention.indexer.top_k": indexer.top_k,
+        "rope.dimension_count": 64,
+        "hash_layer_count": sum(isinstance(x.ffn, MixtureOfExperts) and x.ffn.hash_routed for x in layers),
+    }
+
+
 def _ssm(inner: int, state: int, rank: int, groups: int, kernel: int) -> dict[str, int]:
     return {
         "ssm.inner_size": inner,
@@ -284,6 +311,10 @@ def _tensors(model: Model, shape: Shape) -> Rows:
     if arch == "gemma3n":
         yield "altup_proj.weight", (hidden, hidden, 3)
         yield "altup_unembd_proj.weight", (hidden, hidden, 3)
+    if arch == "deepseek4":
+        yield "output_hc_fn.weight", (4 * hidden, 4)
+        yield "output_hc_base.weight", (4,)
+        yield "output_hc_scale.weight", (1,)
     yield from _rope_factors(model, shape)
     layers = list(shape.each_layer())
     for i, layer in enumerate(layers):
@@ -332,6 +363,13 @@ def _layer(arch: str, shape: Shape, layer: Layer) -> Rows:
     for mixer in parts:
         yield from _mixer(arch, shape, mixer)
     yield from _feed_forward(arch, hidden, layer.ffn)
+    if isinstance(layer.ffn, MixtureOfExperts) and layer.ffn.hash_routed:
+        yield "ffn_gate_tid2eid.weight", (layer.ffn.experts_per_token, shape.vocab_size)
+    if arch == "deepseek4":
+        for name in ("attn", "ffn"):
+            yield f"hc_{name}_fn.weight", (4 * hidden, 24)
+            yield f"hc_{name}_base.weight", (24,)
+            yield f"hc_{name}_scale.weight", (3,)
     if shape.per_layer_embedding_params:
         yield "inp_gate.weight", (hidden, 256)
         yield "proj.weight", (256, hidden)
@@ -355,6 +393,8 @@ def _mixer(arch: str, shape: Shape, m: Any) -> Rows:
         yield from _attention(arch, hidden, m)
     elif isinstance(m, LatentAttention):
         yield from _latent(hidden, m)
+    elif isinstance(m, CompressedAttention):
+        yield from _compressed(hidden, m)
     elif isinstance(m, Mamba1):
         yield "ssm_in.weight", (hidden, 2 * m.d_inner)
         yield "ssm_conv1d.weight", (m.conv_kernel, m.d_inner)
@@ -460,6 +500,31 @@ def _latent(hidden: int, a: LatentAttention) -> Rows:
         yield "indexer.proj.weight", (hidden, a.indexer.n_heads)
         yield "indexer.k_norm.weight", (a.indexer.head_dim,)
         yield "indexer.k_norm.bias", (a.indexer.head_dim,)
+
+
+def _compressed(hidden: int, a: CompressedAttention) -> Rows:
+    yield "attn_q_a.weight", (hidden, a.q_lora_rank)
+    yield "attn_q_a_norm.weight", (a.q_lora_rank,)
+    yield "attn_q_b.weight", (a.q_lora_rank, a.n_heads * a.head_dim)
+    yield "attn_kv.weight", (hidden, a.head_dim)
+    yield "attn_kv_a_norm.weight", (a.head_dim,)
+    yield "attn_sinks.weight", (a.n_heads,)
+    yield "attn_output_a.weight", (a.n_heads * a.head_dim // a.o_groups, a.o_lora_rank * a.o_groups)
+    yield "attn_output_b.weight", (a.o_groups * a.o_lora_rank, hidden)
+    if a.compress_ratio:
+        yield from _compressor("attn", hidden, a.head_dim, a.compress_ratio)
+    if a.indexer is not None:
+        yield "indexer.proj.weight", (hidden, a.indexer.n_heads)
+        yield "indexer.attn_q_b.weight", (a.q_lora_rank, a.indexer.n_heads * a.indexer.head_dim)
+        yield from _compressor("indexer", hidden, a.indexer.head_dim, a.compress_ratio)
+
+
+def _compressor(name: str, hidden: int, head: int, ratio: int) -> Rows:
+    width = head * (2 if ratio == 4 else 1)
+    yield f"{name}_compressor_kv.weight", (hidden, width)
+    yield f"{name}_compressor_gate.weight", (hidden, width)
+    yield f"{name}_compressor_ape.weight", (width, ratio)
+    yield f"{name}_compressor_norm.weight", (head,)
 
 
 def _kimi_delta(hidden: int, m: KimiDelta) -> Rows:
