@@ -204,6 +204,8 @@ class ListedLayer:
             bias="ffn_down_exps.bias" in self._dims,
             router_bias=any(name.startswith(("exp_probs_b", "ffn_gate_inp.bias")) for name in self._dims),
             n_shared=max(1, sizes.get("expert_shared_count")) if shared else 0,
+            chunk_experts=self._width("ffn_down_chexps", 2),
+            chunk_intermediate_size=self._width("ffn_down_chexps", 0),
             shared_intermediate_size=shared or None,
             shared_gate=self._has("ffn_gate_inp_shexp"),
             dense_parallel=self._width("ffn_down", 0) or None,

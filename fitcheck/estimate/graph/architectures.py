@@ -35,6 +35,7 @@ class Traits(Struct, frozen=True):
     one (None: as the model says); ``scales_weights``: whether they are scaled, where the model does not say.
     ``weighs_input``:
     experts get their input weighted (Llama 4); ``routes_input``: they are chosen by the layer's input (SmallThinker).
+    ``ranks_by_sigmoid``: they are chosen by a sigmoid beside the softmax that weighs them.
     ``cached``: whether keys and values are kept at all (not in diffusion models). ``scales_state``: the normed state
     is kept and scaled before the output matrix. ``embedding_norm``: the embedding has a norm, plain or weighted.
     ``fused_experts``: gate and up in one tensor. ``divides_shared_gate``: Qwen2-MoE's spelling of a sigmoid.
@@ -80,6 +81,7 @@ class Traits(Struct, frozen=True):
     scales_weights: bool = False
     weighs_input: bool = False
     routes_input: bool = False
+    ranks_by_sigmoid: bool = False
     fused_experts: bool = False
     divides_shared_gate: bool = False
     repeats_delta_heads: bool = False
@@ -237,6 +239,7 @@ ARCHITECTURES: dict[str, Traits] = {
     **_same("deepseek32 glm-dsa", _DEEPSEEK),
     "deepseek2-ocr": _DEEPSEEK,
     "arctic": Traits(family="arctic"),
+    "grovemoe": Traits(ranks_by_sigmoid=True),
     "chameleon": Traits(qk_norm="NORM", family="chameleon"),
     "cogvlm": Traits(qkv="fused", family="cogvlm"),
     "talkie": Traits(norm_weight=False, embedding_norm="plain", norms_rotated=True, family="talkie"),

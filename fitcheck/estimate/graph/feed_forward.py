@@ -5,6 +5,8 @@ Source: llama.cpp 0c1e57098, llm_graph_context::build_ffn and build_moe_ffn.
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from fitcheck.estimate.graph.model import MAX_EXPERTS, ModelGraph, UnknownGraphError
 from fitcheck.estimate.graph.tensors import HOST, Dims, Tensor
 from fitcheck.types import DenseFeedForward, MixtureOfExperts
@@ -18,6 +20,8 @@ def feed_forward(
     """The feed-forward block of one layer over its normalised input; ``routing``: router logits made before."""
     if isinstance(spec, DenseFeedForward):
         return dense(g, il, x, spec.intermediate_size, spec.gated, spec.bias)
+    if spec.chunk_experts:
+        return experts_with_chunks(g, il, x, spec)
     y = latent_experts(g, il, x, spec) if spec.latent else experts(g, il, x, spec, routing)
     if spec.dense_parallel:
         y = g.scale(g.add(dense(g, il, x, spec.dense_parallel, spec.gated), y))
@@ -77,8 +81,23 @@ def latent_experts(g: ModelGraph, il: int, x: Tensor, spec: MixtureOfExperts) ->
     return g.matmul(il, "ffn_latent_up", g.d, y)
 
 
-def experts(g: ModelGraph, il: int, x: Tensor, spec: MixtureOfExperts, logits: Tensor | None = None) -> Tensor:
-    """Route, run the chosen experts, weigh and add them."""
+def experts_with_chunks(g: ModelGraph, il: int, x: Tensor, spec: MixtureOfExperts) -> Tensor:
+    """Experts, and what small ones that several of them share make of their sum (GroveMoE)."""
+    logits = g.matmul(il, "ffn_gate_inp", spec.n_experts, x, "f32")
+    y = experts(g, il, x, spec, logits)
+    chunks = replace(
+        spec,
+        n_experts=spec.chunk_experts,
+        experts_per_token=min(spec.experts_per_token, spec.chunk_experts),
+        moe_intermediate_size=spec.chunk_intermediate_size,
+    )
+    return g.add(y, g.scale(experts(g, il, y, chunks, logits, "chexps")))
+
+
+def experts(
+    g: ModelGraph, il: int, x: Tensor, spec: MixtureOfExperts, logits: Tensor | None = None, suffix: str = "exps"
+) -> Tensor:
+    """Route, run the chosen experts, weigh and add them. ``suffix`` names their weights."""
     traits = g.traits
     if not 0 < spec.experts_per_token <= spec.n_experts <= MAX_EXPERTS:
         raise UnknownGraphError("number of experts")
@@ -93,7 +112,8 @@ def experts(g: ModelGraph, il: int, x: Tensor, spec: MixtureOfExperts, logits: T
     x = g.reshape(x, width, 1, tokens)
     if traits.weighs_input:
         x = g.mul(g.repeat(x, width, spec.experts_per_token, tokens, 1), weights)
-    y = _expert_matmul(g, il, "ffn_down_exps", width, _activated(g, il, x, chosen, spec), chosen, spec)
+    y = _activated(g, il, x, chosen, spec, suffix)
+    y = _expert_matmul(g, il, f"ffn_down_{suffix}", width, y, chosen, spec)
     y = _expert_bias(g, il, "ffn_down_exps", y, chosen, spec)
     if traits.weighs_input:
         return _sum_of_experts(g, y, spec.experts_per_token)
@@ -108,6 +128,7 @@ def _is_chosen_in_one_kernel(g: ModelGraph, spec: MixtureOfExperts) -> bool:
     n = spec.n_experts
     has_kernel = n in (288, 576) or (n <= 512 and n & (n - 1) == 0)
     is_usual = g.traits.gating_of(spec) != "softmax_of_chosen" and not g.traits.weighs_input
+    is_usual = is_usual and not g.traits.ranks_by_sigmoid
     return has_kernel and is_usual and spec.expert_groups <= 1 and not spec.hash_routed
 
 
@@ -121,7 +142,7 @@ def _kept_while_choosing(nodes: list[Tensor]) -> tuple[Tensor, ...]:
 def _route(g: ModelGraph, il: int, logits: Tensor, spec: MixtureOfExperts) -> tuple[Tensor, Tensor]:
     """Which experts, and their weights [1, chosen, tokens]."""
     traits = g.traits
-    used, tokens, n = spec.experts_per_token, logits.ne[1], spec.n_experts
+    used, (n, tokens) = spec.experts_per_token, logits.ne[:2]
     if spec.router_bias and not traits.biases_choice(spec):
         logits = g.vector("ADD", il, "ffn_gate_inp_b", logits)
     gating = traits.gating_of(spec)
@@ -157,10 +178,15 @@ def _best(g: ModelGraph, il: int, logits: Tensor, probabilities: Tensor, spec: M
         ranking = g.vector("ADD", il, "exp_probs_b", probabilities)
     if traits.weighs_input:
         ranking = logits
+    if traits.ranks_by_sigmoid:
+        ranking = g.unary(logits)
     if spec.expert_groups > 1:
         ranking = _best_groups(g, ranking, spec)
     order = g.op("ARGSORT", "i32", ranking.ne, ranking)
-    return g.view(order, (spec.experts_per_token, logits.ne[1]), (order.nb()[1],))
+    chosen = g.view(order, (spec.experts_per_token, logits.ne[1]), (order.nb()[1],))
+    if logits.ne[0] == spec.n_experts:
+        return chosen
+    return g.op("CPY", "i32", chosen.ne, g.scale(g.op("CPY", "f32", chosen.ne, chosen)))  # of an expert to its chunk
 
 
 def _best_groups(g: ModelGraph, ranking: Tensor, spec: MixtureOfExperts) -> Tensor:
@@ -181,18 +207,18 @@ def _best_groups(g: ModelGraph, ranking: Tensor, spec: MixtureOfExperts) -> Tens
     return g.reshape(masked, spec.n_experts, tokens)
 
 
-def _activated(g: ModelGraph, il: int, x: Tensor, chosen: Tensor, spec: MixtureOfExperts) -> Tensor:
+def _activated(g: ModelGraph, il: int, x: Tensor, chosen: Tensor, spec: MixtureOfExperts, suffix: str) -> Tensor:
     width, tokens = spec.moe_intermediate_size, chosen.ne[1]
     if g.traits.fused_experts:
         both = _expert_matmul(g, il, "ffn_gate_up_exps", 2 * width, x, chosen, spec)
         half = (width, spec.experts_per_token, tokens)
         return g.glu(g.view(both, half, both.nb()[1:3]), g.view(both, half, both.nb()[1:3]))
-    up = _expert_matmul(g, il, "ffn_up_exps", width, x, chosen, spec)
+    up = _expert_matmul(g, il, f"ffn_up_{suffix}", width, x, chosen, spec)
     up = _expert_bias(g, il, "ffn_up_exps", up, chosen, spec)
     if not spec.gated:
         up = g.unary(up)
         return g.same("SQR", up) if g.traits.squares else up
-    gate = _expert_matmul(g, il, "ffn_gate_exps", width, x, chosen, spec)
+    gate = _expert_matmul(g, il, f"ffn_gate_{suffix}", width, x, chosen, spec)
     gate = _expert_bias(g, il, "ffn_gate_exps", gate, chosen, spec)
     return gated_unit(g, gate, up)
 

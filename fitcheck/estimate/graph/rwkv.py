@@ -1,7 +1,8 @@
 """RWKV: a state per head instead of a cache, each token mixed with the one before.
 
 RWKV-6 and 7 mix channels the same way; QRWKV-6 and ARWKV-7, made from Qwen2, keep its feed-forward.
-Source: llama.cpp 0c1e57098, src/models/rwkv6-base.cpp, rwkv7-base.cpp, rwkv6.cpp, rwkv7.cpp, rwkv6qwen2.cpp, arwkv7.cpp.
+Source: llama.cpp 0c1e57098, src/models/rwkv6-base.cpp, rwkv7-base.cpp, rwkv6.cpp, rwkv7.cpp, rwkv6qwen2.cpp and
+arwkv7.cpp.
 """
 
 from __future__ import annotations

@@ -6,10 +6,10 @@ Source: llama.cpp 0c1e57098, src/models/arctic.cpp, chameleon.cpp, cogvlm.cpp, t
 from __future__ import annotations
 
 from fitcheck.estimate.graph.decoder import Decoder
-from fitcheck.estimate.graph.feed_forward import dense, experts
+from fitcheck.estimate.graph.feed_forward import dense, experts, feed_forward
 from fitcheck.estimate.graph.model import ModelGraph, expect
 from fitcheck.estimate.graph.tensors import Tensor
-from fitcheck.types import MixtureOfExperts
+from fitcheck.types import DenseFeedForward, Layer, MixtureOfExperts
 
 IMAGE_TOKENS = 8192  # of Chameleon's vocabulary, 4 to 8195
 
@@ -30,6 +30,19 @@ class Arctic(Decoder):
 
 class Chameleon(Decoder):
     """Logits of image tokens are overwritten, which takes a second copy of all logits."""
+
+    def _layer(self, il: int, x: Tensor) -> Tensor:
+        layer = self.g.layers[il]
+        return self._with_norms_behind(il, x, layer) if layer.norms_behind else super()._layer(il, x)
+
+    def _with_norms_behind(self, il: int, x: Tensor, layer: Layer) -> Tensor:
+        """The feed-forward reads what attention gave, not its sum with the layer's input."""
+        g = self.g
+        attended = self._mix(il, x, layer.mixer)
+        attended, x = self._gathered(il, attended), self._gathered(il, x)
+        attended = g.norm(attended, il, "attn_norm")
+        y = feed_forward(g, il, attended, expect(layer.ffn, DenseFeedForward))
+        return g.add(g.norm(y, il, "ffn_norm"), g.add(attended, x))
 
     def _head(self, x: Tensor) -> None:
         g = self.g
