@@ -86,8 +86,19 @@ def without_enumerations(text: str) -> str:
     return _ENUMERATION.sub(lambda match: f" {match[1].replace(',', ' ')} ", text)
 
 
+_PCI_NAME = re.compile(r"[^\[\]]*\[([^\[\]/]{3,})\](?:\s*\(rev [0-9a-f]{1,4}\))?", re.IGNORECASE)
+
+
+def in_brackets(text: str) -> str:
+    """``"NVIDIA Corporation GA102 [GeForce RTX 3090] (rev a1)"``, as ``lspci`` writes it, without the name of the
+    chip."""
+    match = _PCI_NAME.fullmatch(text.strip())
+    return match[1] if match is not None else text
+
+
 _REMARK = re.compile(
     r"\s*\((?:radv|aco|llvm|dg2|bmg|mlx|rocm|cuda|vulkan|metal|sycl|nvlink|e-?gpu|i-?gpu|single|stock)\b[^()]*\)"
+    r"|(?<=\w) (?:nvlink|sli|e-?gpu)$"
     r"|\s*\(?@?\s*\b\d{2,3}\s?w\b\)?|(?<=\d) fe$|(?<=ti) fe$|(?<=super) fe$",
     re.IGNORECASE,
 )

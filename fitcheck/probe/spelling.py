@@ -26,6 +26,7 @@ from fitcheck.probe.hardware import (
 from fitcheck.probe.shorthand import (
     MemorySpeed,
     apple_chip,
+    in_brackets,
     lengthened,
     model_of,
     processor_spellings,
@@ -91,11 +92,13 @@ _SIZES_GIB = {
     *range(1, 25), 28, 32, 36, 40, 44, 48, 64, 72, 80, 94, 96, 128, 141, 144, 180, 192, 256, 288, 384, 512, 768,
 }  # fmt: skip
 _SYSTEM_MEMORY = re.compile(r"(?<![a-z])(?:d?ram\b|(?:lp)?ddr\d)", re.IGNORECASE)
-_SEPARATOR = re.compile(r"\s+\+\s+|\s*[,;&]\s*")
+_SEPARATOR = re.compile(r"\s+[+/]\s+|\s*[,;&]\s*")
 _JOINTS = (re.compile(r"\s+(?:w/|with|and|plus)\s*(?<=[\s/])", re.IGNORECASE), re.compile(r"\+"))
+_MAC = r"(?:apple\s+)?(?:macbook(?:\s+(?:pro|air|neo))?|mb[pa]|mac\s+(?:studio|mini|pro)|imac)"
+#: What a Mac is called around the name of its chip.
 _PRODUCT = re.compile(
-    r"^(?:apple\s+)?(?:macbook(?:\s+(?:pro|air|neo))?|mb[pa]|mac\s+(?:studio|mini|pro)|imac)\s*(?:\d\d\s*(?:\"|-?inch)?)?\s+"
-    r"(?=(?:apple\s+)?m\d)",
+    rf"^{_MAC}\s*(?:\d\d\s*(?:\"|-?inch)?)?\s+(?=(?:apple\s+)?m\d)|(?<=\w)\s+{_MAC}$|^apple\s+silicon\s+(?=m\d)"
+    r"|(?<=\bm\d)\s+20\d\d$",
     re.IGNORECASE,
 )
 
@@ -113,7 +116,7 @@ def _parts(text: str, known: Callable[[str], bool], is_row: Callable[[str], bool
         meant = all(known(part.name) if part.name else part.says_memory for part in parts)
         return parts if len(halves) > 1 and meant else cut(piece, joints[1:])
 
-    pieces = _SEPARATOR.split(without_enumerations(text))
+    pieces = _SEPARATOR.split(without_enumerations(in_brackets(text)))
     return [part for piece in pieces if piece.strip() for part in cut(piece, _JOINTS)]
 
 
@@ -232,7 +235,8 @@ class _GpuNames:
         if whole is not None:
             return [whole]
         wanted = _fold(text)
-        found = self._spelled(wanted) or [row for long in lengthened(wanted) for row in self._spelled(long)]
+        spellings = (wanted, *lengthened(wanted), f"{wanted}laptop")  # what is sold in laptops alone may not say so
+        found = next(filter(None, map(self._spelled, spellings)), [])
         makers = {_MAKERS[word] for word in _WORD.findall(text.lower()) if word in _MAKERS}
         return [row for row in found if not makers or row.vendor in makers]
 
@@ -307,9 +311,12 @@ def _no_such_size(part: Part, family: list[GpuRow]) -> FitcheckError:
 
 def _ambiguous(text: str, candidates: list[GpuRow]) -> FitcheckError:
     lines = [f"{row.name} ({_sizes(row)}{row.bandwidth_gbs:.0f} GB/s)" for row in candidates[:12]]
-    return FitcheckError(
-        "ambiguous_hardware", f"{text!r} may be {len(candidates)} things: {'; '.join(lines)}", "write the full name"
-    )
+    sizes = {row.memory_gib for row in candidates}
+    by_size = len(sizes) == len(candidates) and None not in sizes
+    names = [f"{text} {row.memory_gib:g}GB" if by_size else row.name for row in candidates[:3]]
+    written = " or ".join(f'"{name}"' for name in names)
+    message = f"{text!r} may be {len(candidates)} things: {'; '.join(lines)}"
+    return FitcheckError("ambiguous_hardware", message, f"write {written}")
 
 
 def _sizes(row: GpuRow) -> str:

@@ -131,3 +131,51 @@ def test_shorthand_is_taken_out() -> None:
     assert without_memory_speed("RX 6600 XT") == ("RX 6600 XT", MemorySpeed())
     assert apple_chip("m2 ultra 24c CPU 76c GPU") == ("Apple M2 Ultra", 24, 76)
     assert apple_chip("M2 Ultra") is None and apple_chip("RTX 4090 24c") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("NVIDIA Corporation GA102 [GeForce RTX 3090] (rev a1)", ["NVIDIA GeForce RTX 3090"]),
+        ("AD102 [GeForce RTX 4090]", ["NVIDIA GeForce RTX 4090"]),
+        ("Ryzen 5 5600 / RX 6700 XT / 32GB", ["AMD Radeon RX 6700 XT"]),
+        ("2x RTX 3090 NVLink", ["NVIDIA GeForce RTX 3090"] * 2),
+        ("RTX 3090 eGPU", ["NVIDIA GeForce RTX 3090"]),
+        ("RTX 4050", ["NVIDIA GeForce RTX 4050 Laptop GPU"]),
+        ("RTX 2060", ["NVIDIA GeForce RTX 2060"]),
+        ("NVIDIA RTX 500 Ada", ["NVIDIA RTX 500 Ada Generation Laptop GPU"]),
+        ("CMP 100-210", ["NVIDIA CMP 100HX-210"]),
+        ("M1 MacBook Air 8GB", ["Apple M1"]),
+        ("MacBook Air (M2, 2022)", ["Apple M2"]),
+        ("M2 Max Mac Studio 96GB", ["Apple M2 Max"]),
+        ("Apple Silicon M2 Pro 16GB", ["Apple M2 Pro"]),
+    ],
+)
+def test_names_as_tools_and_shops_write_them(text: str, rows: list[str]) -> None:
+    assert [card.catalog_name for card in pretend(text, tables=TABLES).accelerators] == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [("RTX 3080", '"RTX 3080 10GB" or "RTX 3080 12GB"'), ("A100", '"A100 40GB" or "A100 80GB"')],
+)
+def test_who_is_asked_back_is_told_what_to_write(text: str, hint: str) -> None:
+    with pytest.raises(FitcheckError) as caught:
+        pretend(text, tables=TABLES)
+    assert hint in caught.value.hint
+    for written in caught.value.hint.split('"')[1::2]:
+        assert len(pretend(written, tables=TABLES).accelerators) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "gib", "gb_per_s"),
+    [
+        ("RTX 2000 Ada", 16, 224.0), ("Quadro P620", 2, 80.2), ("Flex 170", 16, 576.0), ("RX 9060", 8, 288.0),
+        ("Radeon Pro W7500", 8, 172.0), ("RX 550", 2, 112.0),
+    ],
+)  # fmt: skip
+def test_memory_of_cards_that_were_once_wrong(text: str, gib: int, gb_per_s: float) -> None:
+    (card,) = pretend(text, tables=TABLES).accelerators
+    assert card.pool.bandwidth is not None
+    assert card.pool.total_bytes == pytest.approx(gib * 1024**3, rel=0.05)
+    assert card.pool.bandwidth.per_s / 1e9 == pytest.approx(gb_per_s, rel=0.01)
