@@ -21,8 +21,10 @@ class Runtime(Struct, frozen=True, forbid_unknown_fields=True):
     of the model in RAM; ``tensor_parallel``: it shares layers out over cards. ``margin_bytes``: what it likes to keep
     free per device; ``reserve_bytes``: what it holds back per GPU beside the driver's context; ``graph_bytes``: CUDA
     graphs. ``batch_tokens``: how many prompt tokens it works on at once. ``context_step``: contexts are rounded up to
-    it. ``flash_heads``: head sizes that a backend has flash attention kernels for (absent: all). ``command`` runs a
-    model as it is published; ``commands``: by quantisation, where that one has to be made or found first.
+    it. ``flash_heads``: head sizes that a backend has flash attention kernels for (absent: all). ``targets``: the gfx
+    targets that its builds of a backend are made for, by backend or by backend and system ("rocm windows"; absent:
+    all); ``least_capability``: the oldest CUDA compute capability. ``command`` runs a model as it is published;
+    ``commands``: by quantisation, where that one has to be made or found first.
     """
 
     memory: str
@@ -42,6 +44,17 @@ class Runtime(Struct, frozen=True, forbid_unknown_fields=True):
     native_quants: dict[str, str] = {}
     commands: dict[str, str] = {}
     flash_heads: dict[str, tuple[int, ...]] = {}
+    targets: dict[str, tuple[str, ...]] = {}
+    least_capability: float = 0.0
+
+    def serves(self, backend: Backend, card: Accelerator, system: str) -> bool:
+        """Whether its builds run on a card by this backend; a card that does not say what it is gets the benefit."""
+        if backend not in self.backends:
+            return False
+        if backend is Backend.CUDA and card.compute_capability:
+            return float(card.compute_capability) >= self.least_capability
+        made_for = self.targets.get(f"{backend.value} {system}") or self.targets.get(backend.value)
+        return not made_for or not card.gfx_target or card.gfx_target in made_for
 
 
 class Overhead(Struct, frozen=True):
