@@ -14,9 +14,10 @@ from msgspec import Struct, field
 from fitcheck.types import Backend, FlashAttention, MediaEncoder, Model
 
 EXACT = (None, Backend.CUDA, Backend.ROCM)  # other backends reorder nodes: nearly the same
-MOST_PATCHES = 16384  # 4096 tokens of 2 x 2 patches: the most that any encoder is given
+MOST_PATCHES = 16384  # 4096 tokens of 2 x 2 patches: the most that encoders are given unless their file says more
 FEWEST_LAYERS = 12
 HEADS = 16
+BOUND = "working memory for images is a bound for 4096 tokens an image: the encoder's graph is not known"
 Plan = tuple[int, int, int]  # bytes of the weights, of the host's buffer, of the GPU's
 
 
@@ -128,7 +129,7 @@ def plan(
 
 
 def bound(model: Model, on_gpu: bool, flash: bool) -> EncoderBytes:
-    """No less than an encoder of as many weights needs for as many patches as any is given.
+    """No less than an encoder of as many weights needs for as many patches as nearly all are given.
 
     A transformer of few layers is the widest for its weights; of its states some ten lie side by side at the peak,
     besides a mask over all pairs of patches in 32 and in 16 bits, or without flash attention the scores of all heads.
@@ -141,7 +142,7 @@ def bound(model: Model, on_gpu: bool, flash: bool) -> EncoderBytes:
     buffer = 10 * 4 * width * MOST_PATCHES + pairs
     inputs = 4 * MOST_PATCHES**2 + 3 * 4 * 32**2 * MOST_PATCHES
     host, gpu = (inputs, buffer) if on_gpu else (buffer, 0)
-    return EncoderBytes(2 * weights, host, gpu, False, "working memory for images is a bound: the graph is not known")
+    return EncoderBytes(2 * weights, host, gpu, False, BOUND)
 
 
 def tower_params(model: Model) -> int:
