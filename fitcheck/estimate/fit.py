@@ -10,7 +10,7 @@ where every need is met but not every margin, ``no`` otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,7 @@ from fitcheck.estimate.placement import (
 from fitcheck.estimate.quantize import count_rope_factors, store, stored_shape, type_of, weights_of
 from fitcheck.estimate.reach import least_bytes_per_weight
 from fitcheck.estimate.runtimes import Runtime, Runtimes
+from fitcheck.estimate.served import as_seen, detours
 from fitcheck.estimate.stored import Stored
 from fitcheck.types import (
     Backend,
@@ -51,13 +52,16 @@ from fitcheck.types import (
     PlacementKind,
     Request,
     Shape,
-    Speed,
     Task,
     Verdict,
     Weights,
 )
 
 if TYPE_CHECKING:
+    from fitcheck.estimate.placement import Part
+    from fitcheck.estimate.speed_device import Hardware
+    from fitcheck.estimate.speed_terms import Running
+    from fitcheck.estimate.speed_work import Costs
     from fitcheck.estimate.tables import Tables
 
 Q8_CACHE = "q8_0"
@@ -97,6 +101,9 @@ class Estimator:
         self._plans: dict[tuple[object, ...], Compute] = {}
         self._places: dict[tuple[str, str, str, int, Request], tuple[Machine, Candidate]] = {}
         self._fits: dict[tuple[str, str, int, Request, bool], tuple[Machine, Fit]] = {}
+        self._hardware: dict[tuple[int, str], Hardware] = {}
+        self._costs: dict[tuple[str, str], Costs] = {}
+        self._seen_by: dict[tuple[int, str], tuple[Machine, Machine]] = {}
         self._gpus: dict[tuple[int, str], tuple[Machine, tuple[Gpu, ...]]] = {}
 
     def quants(self, model: Model, request: Request) -> tuple[str, ...]:
@@ -152,7 +159,7 @@ class Estimator:
             have_bytes=found.have,
             context_tokens=context_of(model, request),
             share_on_gpu=found.share_on_gpu,
-            decode_per_s=self._decode(model, weights, found, machine, request, runtime),
+            decode_per_s=self._decode(model, quant, found, machine, request, runtime),
             disk_bytes=weights.file_bytes,
         )
 
@@ -246,6 +253,7 @@ class Estimator:
         self, model: Model, quant: str, machine: Machine, request: Request, runtime: str, most_context: bool
     ) -> Fit:
         from fitcheck.estimate.explain import flags_of, notes_of, reasons_of, terms_of
+        from fitcheck.estimate.speed import predict
 
         found = self.place_planned(model, quant, machine, request, runtime)
         weights = self.weights(model, quant)
@@ -272,10 +280,10 @@ class Estimator:
             context_tokens=context,
             max_context_tokens=most,
             max_context_q8_tokens=most_q8,
-            speed=self._speed(model, weights, placement, machine, request, runtime),
+            speed=predict(self._running(model, quant, found.parts, machine, request, runtime), machine),
             quality=None,
             reasons=reasons_of(found),
-            notes=notes_of(found, row, context, request, used),
+            notes=(*detours(machine, runtime, row), *notes_of(found, row, context, request, used)),
             command=engines.command_of(row, model, quant, flags, context),
             disk_bytes=weights.file_bytes,
             exact=weights.exact and found.exact and used.exact,
@@ -394,7 +402,8 @@ class Estimator:
         found = self._gpus.get(key)
         if found is None or found[0] is not machine:
             overheads = self._tables.runtimes.overheads
-            gpus = gpus_of(machine, row.backends, lambda backend, card: row.reserve_bytes + overheads[backend].on(card))
+            seen = self._seen(machine, name)
+            gpus = gpus_of(seen, row.backends, lambda backend, card: row.reserve_bytes + overheads[backend].on(card))
             if row.utilization < 1:
                 from fitcheck.estimate.engines import share_of
 
@@ -402,22 +411,41 @@ class Estimator:
             found = self._gpus[key] = machine, gpus
         return found[1]
 
-    def _speed(
-        self, model: Model, weights: Weights, placement: Placement, machine: Machine, request: Request, runtime: str
-    ) -> Speed | None:
-        from fitcheck.estimate.speed import predict
+    def _seen(self, machine: Machine, runtime: str) -> Machine:
+        """The machine with the backends that the runtime has for its cards."""
+        key = (id(machine), runtime)
+        found = self._seen_by.get(key)
+        if found is None or found[0] is not machine:
+            found = self._seen_by[key] = machine, as_seen(machine, self._tables.runtimes.row(runtime))
+        return found[1]
 
-        return predict(model, weights, placement, machine, request, runtime, self._tables.speed_model)
+    def _running(
+        self, model: Model, quant: str, parts: Sequence[Part], machine: Machine, request: Request, runtime: str
+    ) -> Running:
+        """What runs where, as the speed model sees it."""
+        from fitcheck.estimate.speed_device import Hardware
+        from fitcheck.estimate.speed_terms import run_on
+        from fitcheck.estimate.speed_work import Costs
+
+        site = (id(machine), runtime)
+        hardware = self._hardware.get(site)
+        if hardware is None:  # keeps the machine, so that no other gets its number
+            hardware = self._hardware[site] = Hardware(self._seen(machine, runtime), runtime, self._tables.speed_model)
+        subject = (_name(model), quant)
+        costs = self._costs.get(subject)
+        if costs is None:
+            costs = Costs(model, self.weights(model, quant), self._tables.speed_model.operations)
+            self._costs[subject] = costs
+        return run_on(hardware, costs, parts, request)
 
     def _decode(
-        self, model: Model, weights: Weights, found: Candidate, machine: Machine, request: Request, runtime: str
+        self, model: Model, quant: str, found: Candidate, machine: Machine, request: Request, runtime: str
     ) -> Interval | None:
         if found.verdict is Verdict.NO:
             return None
         from fitcheck.estimate.speed import decode
 
-        placement = _placement(found, machine, ())
-        return decode(model, weights, placement, machine, request, runtime, self._tables.speed_model)
+        return decode(self._running(model, quant, found.parts, machine, request, runtime), machine)
 
 
 def quants_of(model: Model, runtime: str | None, runtimes: Runtimes) -> tuple[str, ...]:
@@ -514,23 +542,18 @@ def _devices(split: Split, shape: Shape) -> tuple[int, ...]:
 
 def _placement(found: Candidate, machine: Machine, flags: tuple[str, ...]) -> Placement:
     """The candidate as a value of the answer."""
-    split = found.split
-    names = {f"gpu{gpu.index}": gpu.name for gpu in machine.accelerators}
-    merged = found.uses[0].name != "cpu"
-    uses = []
-    for number, use in enumerate(found.uses, start=1 if merged else 0):
-        first = split.ends[number - 1] if number else 0
-        last = split.ends[number]
-        uses.append(
-            DeviceUse(
-                device=use.name,
-                name=names.get(use.name, machine.cpu.name),
-                need_bytes=use.need,
-                have_bytes=use.have,
-                first_layer=first if last > first else 0,
-                last_layer=last if last > first else 0,
-                expert_layers=use.expert_layers,
-                output=split.output == number,
-            )
+    cards = {f"gpu{card.index}": card.name for card in machine.accelerators}
+    uses = tuple(
+        DeviceUse(
+            device=part.device,
+            name=cards.get(part.device, machine.cpu.name),
+            need_bytes=use.need,
+            have_bytes=use.have,
+            first_layer=part.first_layer,
+            last_layer=part.last_layer,
+            expert_layers=part.expert_layers,
+            output=part.output,
         )
-    return Placement(split.kind, tuple(uses), flags, found.share_on_gpu)
+        for part, use in zip(found.parts, found.uses, strict=True)
+    )
+    return Placement(found.split.kind, uses, flags, found.share_on_gpu)

@@ -81,6 +81,16 @@ class Use(NamedTuple):
         return self.have - self.need
 
 
+class Part(NamedTuple):
+    """What one device carries, by number: layers [first, last), routed experts of so many layers, the output."""
+
+    device: str
+    first_layer: int
+    last_layer: int
+    expert_layers: int
+    output: bool
+
+
 class Candidate(NamedTuple):
     """A placement, what it needs on each device, and what that means. ``exact``: the engine's own arithmetic."""
 
@@ -98,6 +108,16 @@ class Candidate(NamedTuple):
     def have(self) -> int:
         """Usable bytes of all devices."""
         return sum(use.have for use in self.uses)
+
+    @property
+    def parts(self) -> list[Part]:
+        """What each device carries, in the order of ``uses``; of host and GPU in one memory, the GPU."""
+        split, found = self.split, []
+        for device, use in enumerate(self.uses, start=0 if self.uses[0].name == "cpu" else 1):
+            first, last = split.ends[device - 1] if device else 0, split.ends[device]
+            layers = (first, last) if last > first else (0, 0)
+            found.append(Part(use.name, *layers, use.expert_layers, split.output == device))
+        return found
 
     @property
     def share_on_gpu(self) -> float:

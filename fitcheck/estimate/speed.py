@@ -19,8 +19,8 @@ from math import exp, log
 
 from fitcheck.estimate.speed_calibrated import calibrated_seconds, is_calibrated, left_open
 from fitcheck.estimate.speed_model import SpeedModel, Spread, Term, term_seconds
-from fitcheck.estimate.speed_terms import Running, decode_terms, device_work, prefill_terms, running
-from fitcheck.types import Interval, Machine, Model, Origin, Placement, Request, Speed, Weights
+from fitcheck.estimate.speed_terms import Running, decode_terms, device_work, prefill_terms
+from fitcheck.types import Interval, Machine, Model, Origin, Request, Speed, Weights
 
 CALIBRATED = Spread(-0.1, 0.1, 1)  # a speed measured on this machine, applied to another model
 DISK_PER_S = Interval(0.5e9, 2.5e9, 6.0e9)  # SATA, a common NVMe drive, a fast one: the drive is not known
@@ -28,18 +28,10 @@ ROUGH_WIDTH = log(3.3)  # a prefill interval wider than this is an order of magn
 FEW_SOURCES = 5  # a prefill spread seen in fewer sources is one too
 
 
-def predict(
-    model: Model,
-    weights: Weights,
-    placement: Placement,
-    machine: Machine,
-    request: Request,
-    runtime: str,
-    speed_model: SpeedModel,
-) -> Speed:
-    """The speeds of a placed model that has a shape. ``runtime`` is a row of runtimes.json."""
-    run = running(model, weights, placement, machine, request, runtime, speed_model)
-    depth, full_depth = depths(model, request)
+def predict(run: Running, machine: Machine) -> Speed:
+    """The speeds of a placed model on ``machine``."""
+    request, speed_model = run.request, run.speed_model
+    depth, full_depth = depths(run.costs.model, request)
     terms = decode_terms(run, depth)
     step_s = calibrated_seconds(terms, run, machine, "decode")
     full_s = calibrated_seconds(decode_terms(run, full_depth), run, machine, "decode")
@@ -62,23 +54,14 @@ def predict(
         bandwidth_per_s=run.devices[0].bandwidth_per_s,
         origin=_origin(run, machine),
         rough_prefill=prefill_spread.high - prefill_spread.low > ROUGH_WIDTH or prefill_spread.sources < FEW_SOURCES,
-        load_s=_load(weights),
+        load_s=_load(run.costs.weights),
         assumed=tuple(dict.fromkeys(what for device in run.devices for what in device.assumed)),
     )
 
 
-def decode(
-    model: Model,
-    weights: Weights,
-    placement: Placement,
-    machine: Machine,
-    request: Request,
-    runtime: str,
-    speed_model: SpeedModel,
-) -> Interval:
+def decode(run: Running, machine: Machine) -> Interval:
     """Decode speed alone, tokens/s at the start: the arithmetic of ``predict`` without the rest."""
-    run = running(model, weights, placement, machine, request, runtime, speed_model)
-    terms = decode_terms(run, depths(model, request)[0])
+    terms = decode_terms(run, depths(run.costs.model, run.request)[0])
     return _rate(1, calibrated_seconds(terms, run, machine, "decode"), spread_of("decode", run, machine, terms))
 
 

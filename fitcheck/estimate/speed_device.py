@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from fitcheck.estimate.speed_model import SpeedModel
-from fitcheck.types import Accelerator, DeviceUse, Machine, Origin
+from fitcheck.types import Accelerator, Machine, Origin
 
 UNKNOWN_BANDWIDTH_PER_S = 40e9  # dual-channel DDR4-2666: the common PC whose memory says nothing
 UNKNOWN_FLOP_PER_BYTE = 60.0  # FP16 peak / bandwidth of GPUs since 2018, roughly
@@ -50,6 +50,7 @@ class Device(Struct, frozen=True):
     assumed: tuple[str, ...] = ()
     seen: bool = False
     engine_seen: bool = True
+    known: dict[str, tuple[str, ...]] = field(default_factory=dict)  # what ``keys`` has answered
 
     @property
     def is_cpu(self) -> bool:
@@ -68,19 +69,36 @@ class Device(Struct, frozen=True):
 
     def keys(self, term: str) -> tuple[str, ...]:
         """The parameters that multiply ``term`` ("decode/read") here, from the general to the particular."""
-        names = self.names
-        return tuple([f"{term}/{level}/{names[level]}" for level in _LEVELS[term] if level in names])
+        found = self.known.get(term)
+        if found is None:
+            names = self.names
+            found = tuple([f"{term}/{level}/{names[level]}" for level in _LEVELS[term] if level in names])
+            self.known[term] = found
+        return found
 
 
-def device_of(use: DeviceUse, machine: Machine, runtime: str, speed_model: SpeedModel) -> Device:
-    """The device that a placement names ("cpu", "gpu0", ...).
+class Hardware:
+    """A machine as the speed model sees it; what a device can do is worked out once.
 
     ``runtime`` is a row of runtimes.json; "llama.cpp@2024" means the builds of that year (in measurements).
     """
-    engine, _, year = runtime.partition("@")
-    if use.device == "cpu":
-        return _cpu(machine, engine, speed_model)
-    return _gpu(machine.accelerators[int(use.device[3:])], engine, year, speed_model)
+
+    def __init__(self, machine: Machine, runtime: str, speed_model: SpeedModel) -> None:
+        self.machine = machine
+        self.speed_model = speed_model
+        self._engine, _, self._year = runtime.partition("@")
+        self._devices: dict[str, Device] = {}
+
+    def device(self, name: str) -> Device:
+        """The device that a placement names ("cpu", "gpu0", ...)."""
+        found = self._devices.get(name)
+        if found is None:
+            if name == "cpu":
+                found = _cpu(self.machine, self._engine, self.speed_model)
+            else:
+                found = _gpu(self.machine.accelerators[int(name[3:])], self._engine, self._year, self.speed_model)
+            self._devices[name] = found
+        return found
 
 
 def _cpu(machine: Machine, engine: str, speed_model: SpeedModel) -> Device:

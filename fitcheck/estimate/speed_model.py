@@ -10,6 +10,8 @@ of the terms that contain it, which is all that the fit needs.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import repeat
+from math import prod
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -83,9 +85,7 @@ class SpeedModel(Struct, frozen=True):
 
 def term_seconds(term: Term, parameters: dict[str, float]) -> float:
     """The time of one term, in seconds."""
-    seconds = term.base_s
-    for key in term.keys:
-        seconds *= parameters.get(key, 1.0)
+    seconds = prod(map(parameters.get, term.keys, repeat(1.0)), start=term.base_s)
     for key, x in term.powers:
         seconds *= x ** parameters.get(key, 0.0)
     return seconds

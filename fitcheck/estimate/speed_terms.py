@@ -6,14 +6,14 @@ parallel) each does its share at the same time and all exchange activations twic
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil
+from typing import NamedTuple
 
-from msgspec import Struct
-
-from fitcheck.estimate.speed_device import DESKTOP_CORES, Device, device_of
+from fitcheck.estimate.speed_device import DESKTOP_CORES, Device, Hardware
 from fitcheck.estimate.speed_model import SpeedModel, Term, total_seconds
-from fitcheck.estimate.speed_work import Work, decode_work, expert_work, experts_held, prefill_work
-from fitcheck.types import DeviceUse, FlashAttention, Machine, Model, Placement, Request, Weights
+from fitcheck.estimate.speed_work import Costs, Part, Work, prefill_work
+from fitcheck.types import FlashAttention, Machine, Model, Placement, Request, Weights
 
 HOP_S = 30e-6  # one hand-over of activations between devices
 DEQUANTISED_BYTES = 4.0  # of one parameter: its FP16 value is written, then read
@@ -25,14 +25,13 @@ CACHE_BYTES = {
 }  # fmt: skip
 
 
-class Running(Struct, frozen=True):
+class Running(NamedTuple):
     """A placed model: what runs where. ``uses`` are the devices that have work, ``devices`` what they can do."""
 
-    model: Model
-    weights: Weights
+    costs: Costs
     request: Request
     speed_model: SpeedModel
-    uses: tuple[DeviceUse, ...]
+    uses: tuple[Part, ...]
     devices: tuple[Device, ...]
     parallel: int  # how many devices share every layer
 
@@ -52,31 +51,35 @@ def running(
     speed_model: SpeedModel,
 ) -> Running:
     """What runs where. The model must have a shape."""
-    uses = tuple([use for use in placement.devices if _has_work(use)]) or placement.devices[:1]
-    devices = tuple([device_of(use, machine, runtime, speed_model) for use in uses])
+    costs = Costs(model, weights, speed_model.operations)
+    return run_on(Hardware(machine, runtime, speed_model), costs, placement.devices, request)
+
+
+def run_on(hardware: Hardware, costs: Costs, parts: Sequence[Part], request: Request) -> Running:
+    """The same of what was worked out before: of the machine, and of the model in its quantisation."""
+    uses = tuple([part for part in parts if _has_work(part)]) or tuple(parts[:1])
+    devices = tuple([hardware.device(use.device) for use in uses])
     if len(uses) == 1 or len({(use.first_layer, use.last_layer) for use in uses}) > 1:
-        return Running(model, weights, request, speed_model, uses, devices, 1)
+        return Running(costs, request, hardware.speed_model, uses, devices, 1)
     slowest_first = tuple(sorted(devices, key=lambda device: device.bandwidth_per_s))
-    return Running(model, weights, request, speed_model, uses, slowest_first, len(uses))
+    return Running(costs, request, hardware.speed_model, uses, slowest_first, len(uses))
 
 
-def _has_work(use: DeviceUse) -> bool:
+def _has_work(use: Part) -> bool:
     return use.last_layer > use.first_layer or use.output or use.expert_layers > 0
 
 
-def device_work(run: Running, use: DeviceUse, depth: float) -> Work:
+def device_work(run: Running, use: Part, depth: float) -> Work:
     """What one device reads and launches per token, at ``depth`` tokens in the cache."""
-    model, weights, request, operations = run.model, run.weights, run.request, run.speed_model.operations
+    costs, request = run.costs, run.request
     cache_bytes = CACHE_BYTES.get(request.kv_type_k, 2.0), CACHE_BYTES.get(request.kv_type_v, 2.0)
-    here = 1.0 if use.device == "cpu" or not run.is_split else experts_held(model, use)
-    work = decode_work(
-        model, weights, operations, depth, cache_bytes, use.first_layer, use.last_layer, here, use.output
-    )
+    here = 1.0 if use.device == "cpu" or not run.is_split else costs.experts_held(use)
+    work = costs.decode(depth, cache_bytes, use.first_layer, use.last_layer, here, use.output)
     if use.device != "cpu":
         return work
     for other in run.uses:
-        if other is not use and (away := 1.0 - experts_held(model, other)) > 0.0:
-            work += expert_work(model, weights, operations, other.first_layer, other.last_layer, away)
+        if other is not use and (away := 1.0 - costs.experts_held(other)) > 0.0:
+            work = work.plus(costs.experts(other.first_layer, other.last_layer, away))
     return work
 
 
@@ -106,7 +109,7 @@ def _decode_on(run: Running, device: Device, work: Work, share: int) -> list[Ter
     core = device.keys("decode/core") + whole
     crowd = (("decode/operation_us/cores", device.cores / DESKTOP_CORES),)
     compute = device.keys("decode/compute_ns") + _quant_keys(run, "decode") + core
-    parameters = work.weight_bytes * run.model.params / max(1, run.weights.total)
+    parameters = work.weight_bytes * run.costs.model.params / max(1, run.costs.weights.total)
     terms.append(Term("overhead", work.operations * 1e-6, operation + core, crowd))
     terms.append(Term("compute", parameters / device.peak_per_s, compute))
     if not device.bandwidth_measured:  # else what each core takes in is part of the measurement
@@ -124,10 +127,10 @@ def prefill_terms(run: Running, prompt_tokens: int, depth: int = 0) -> list[Term
     return terms + _link_terms(run, prompt_tokens)
 
 
-def _prefill_on(run: Running, use: DeviceUse, own: Device, tokens: int, depth: int) -> list[Term]:
+def _prefill_on(run: Running, use: Part, own: Device, tokens: int, depth: int) -> list[Term]:
     """On one device. Layers in RAM beside a GPU: the engine copies their weights there for every micro-batch."""
     ubatch = run.request.ubatch_tokens
-    work = prefill_work(run.model, run.weights, tokens, ubatch, use.first_layer, use.last_layer, depth)
+    work = prefill_work(run.costs, tokens, ubatch, use.first_layer, use.last_layer, depth)
     batches = ceil(tokens / ubatch)
     terms = []
     device = own
@@ -157,49 +160,48 @@ def _prefill_on(run: Running, use: DeviceUse, own: Device, tokens: int, depth: i
     read = batches * work.weight_bytes / (device.bandwidth_per_s * run.parallel)
     terms.append(Term("memory", read, device.keys("prefill/read") + whole))
     if _dequantises(run, device):
-        parameters_per_byte = run.model.params / max(1, run.weights.total)
+        parameters_per_byte = run.costs.model.params / max(1, run.costs.weights.total)
         keys = device.keys("prefill/dequantise") + whole
         terms.append(Term("memory", read * parameters_per_byte * DEQUANTISED_BYTES, keys))
-    operations = batches * work.operations(run.speed_model.operations) * 1e-6
+    operations = batches * work.operations * 1e-6
     terms.append(Term("overhead", operations, device.keys("prefill/operation_us") + whole))
     return terms
 
 
 def _model_keys(run: Running, test: str) -> tuple[str, ...]:
-    return (f"{test}/model/id/{run.model.id}",)
+    return (f"{test}/model/id/{run.costs.model.id}",)
 
 
 def _dequantises(run: Running, device: Device) -> bool:
     """Whether the engine unpacks the weights to FP16 for every micro-batch, because its kernels multiply nothing else
     on this device."""
     model = run.speed_model
-    if model.quant_classes.get(run.weights.quant) == "float":
+    if model.quant_classes.get(run.costs.weights.quant) == "float":
         return False
     return any(device.names.get(level) in model.dequantising for level in ("build", "target"))
 
 
 def _quant_keys(run: Running, test: str) -> tuple[str, ...]:
-    name = run.speed_model.quant_classes.get(run.weights.quant)
+    name = run.speed_model.quant_classes.get(run.costs.weights.quant)
     return (f"{test}/compute_ns/quant/{name}",) if name and name != "block" else ()
 
 
 def _link_terms(run: Running, tokens: int) -> list[Term]:
     """Activations that travel: once per border of a layer split, twice per layer between cards that share layers."""
-    shape = run.model.shape
-    assert shape is not None
     if not run.is_split:
         return []
+    shape, costs = run.costs.shape, run.costs
     activations = 2.0 * shape.hidden_size * tokens / min(device.link_per_s for device in run.devices)
     if run.parallel > 1:
         return [Term("link", 2 * shape.n_layers * (EXCHANGE_S + activations), ())]
     borders = len(run.uses) - 1
-    interleaved = any(use.device != "cpu" and experts_held(run.model, use) < 1.0 for use in run.uses)
+    interleaved = any(use.device != "cpu" and costs.experts_held(use) < 1.0 for use in run.uses)
     if interleaved:  # experts in RAM: to the processor and back in every such layer
-        borders += round(2 * sum((1.0 - experts_held(run.model, use)) * _layers(use) for use in run.uses))
+        borders += round(2 * sum((1.0 - costs.experts_held(use)) * _layers(use) for use in run.uses))
     return [Term("link", borders * (HOP_S + activations), ())]
 
 
-def _layers(use: DeviceUse) -> int:
+def _layers(use: Part) -> int:
     return 0 if use.device == "cpu" else use.last_layer - use.first_layer
 
 

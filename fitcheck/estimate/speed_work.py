@@ -7,8 +7,8 @@ recurrent state. Tables that are looked up (embeddings) are not read whole.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
+from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -18,7 +18,6 @@ from fitcheck.types import (
     CompressedAttention,
     CountedMixer,
     DenseFeedForward,
-    DeviceUse,
     FeedForward,
     LatentAttention,
     Layer,
@@ -34,7 +33,22 @@ from fitcheck.types import (
 )
 
 
-class Work(Struct, frozen=True):
+class Part(Protocol):
+    """What a device carries, as in ``DeviceUse``: which layers, the routed experts of how many, the output matrix."""
+
+    @property
+    def device(self) -> str: ...  # noqa: D102 - "cpu", "gpu0", …
+    @property
+    def first_layer(self) -> int: ...  # noqa: D102
+    @property
+    def last_layer(self) -> int: ...  # noqa: D102
+    @property
+    def expert_layers(self) -> int: ...  # noqa: D102
+    @property
+    def output(self) -> bool: ...  # noqa: D102
+
+
+class Work(NamedTuple):
     """The work of one token on one device: bytes that must be read, and kernels or graph nodes that must be run."""
 
     weight_bytes: float = 0.0
@@ -42,7 +56,8 @@ class Work(Struct, frozen=True):
     state_bytes: float = 0.0
     operations: float = 0.0
 
-    def __add__(self, other: Work) -> Work:
+    def plus(self, other: Work) -> Work:
+        """Both."""
         return Work(
             self.weight_bytes + other.weight_bytes,
             self.cache_bytes + other.cache_bytes,
@@ -51,72 +66,107 @@ class Work(Struct, frozen=True):
         )
 
 
-def layer_groups(shape: Shape, weights: Weights, first: int, last: int) -> Iterator[tuple[Layer, LayerBytes, int]]:
-    """The distinct (kind of layer, bytes of a layer) pairs among layers [first, last), with how many there are."""
-    kinds, sizes = shape.kinds, weights.kinds
-    pairs = zip(shape.layers[first:last], weights.layers[first:last], strict=True)
-    for (kind, size), count in Counter(pairs).items():
-        yield kinds[ord(kind) - 97], sizes[ord(size) - 97], count
+class KindCost(NamedTuple):
+    """What one kind of layer costs a token, whatever its quantisation. ``state_bytes``: of its recurrent state."""
+
+    layer: Layer
+    routed_share: float
+    state_bytes: int
+    operations: float
 
 
-def decode_work(
-    model: Model,
-    weights: Weights,
-    operations: dict[str, float],
-    depth: float,
-    cache_bytes: tuple[float, float] = (2.0, 2.0),
-    first: int = 0,
-    last: int | None = None,
-    experts_here: float = 1.0,
-    output_here: bool = True,
-) -> Work:
-    """The work of one token at ``depth`` tokens in the cache, for layers [first, last) of the model on one device.
+def kind_costs(shape: Shape, operations: dict[str, float]) -> tuple[KindCost, ...]:
+    """Costs of each of ``Shape.kinds``. ``operations``: how many each part of a layer takes, by name."""
+    return tuple(
+        [
+            KindCost(
+                layer,
+                routed_share(layer.ffn),
+                recurrent_bytes(layer.mixer, 1, shape.hidden_size),
+                layer_operations(layer, operations),
+            )
+            for layer in shape.kinds
+        ]
+    )
 
-    ``operations``: how many operations each part of a layer takes, by name. ``cache_bytes``: bytes per element of K
-    and of V. ``experts_here``: share of these layers' routed experts that live on this device.
+
+class Costs:
+    """A model in one quantisation as work: what layers cost per token is worked out once per kind, and added up for
+    the layers of a device. The model must have a shape.
+
+    ``kinds``: its ``kind_costs``, where they are at hand.
     """
-    shape = model.shape
-    assert shape is not None
-    weight = cache = state = count = 0.0
-    loops = shape.num_loops
-    for layer, size, n in layer_groups(shape, weights, first, shape.n_layers if last is None else last):
-        n *= loops
-        weight += n * (size.mixer + size.ffn + size.experts * experts_here * routed_share(layer.ffn))
-        cache += n * cache_read_bytes(layer.mixer, depth, *cache_bytes)
-        state += n * recurrent_bytes(layer.mixer, 1, shape.hidden_size)
-        count += n * layer_operations(layer, operations)
-        if shape.per_layer_embedding_params:
-            count += n * operations["per_layer_embedding"]
-    if output_here:
-        weight += output_bytes(weights) + weights.other
-        count += operations["output"]
-    return Work(weight, cache, 2 * state, count)
 
+    def __init__(
+        self, model: Model, weights: Weights, operations: dict[str, float], kinds: tuple[KindCost, ...] | None = None
+    ) -> None:
+        assert model.shape is not None
+        self.model = model
+        self.weights = weights
+        self.shape = model.shape
+        self.operations = operations
+        kinds = kinds or kind_costs(self.shape, operations)
+        # layers of one letter in ``Weights.layers`` are of one kind
+        letters = dict(zip(weights.layers, self.shape.layers, strict=True))
+        self._kinds = {
+            letter: (weights.kinds[ord(letter) - 97], kinds[ord(kind) - 97]) for letter, kind in letters.items()
+        }
 
-def expert_work(
-    model: Model, weights: Weights, operations: dict[str, float], first: int, last: int, share: float
-) -> Work:
-    """The work of ``share`` of the routed experts of layers [first, last), where they live apart from their layer."""
-    shape = model.shape
-    assert shape is not None
-    weight = count = 0.0
-    for layer, size, n in layer_groups(shape, weights, first, last):
-        if size.experts:
-            weight += n * size.experts * share * routed_share(layer.ffn)
-            count += n * share * operations["moe"]
-    return Work(weight_bytes=weight * shape.num_loops, operations=count * shape.num_loops)
+    def groups(self, first: int, last: int) -> Iterator[tuple[LayerBytes, KindCost, int]]:
+        """The distinct sizes of layers among [first, last), each with its kind and how many there are."""
+        letters, kinds = self.weights.layers, self._kinds
+        for letter in dict.fromkeys(letters[first:last]):
+            size, kind = kinds[letter]
+            yield size, kind, letters.count(letter, first, last)
 
+    def decode(
+        self,
+        depth: float,
+        cache_bytes: tuple[float, float],
+        first: int,
+        last: int,
+        experts_here: float = 1.0,
+        output_here: bool = True,
+    ) -> Work:
+        """The work of one token at ``depth`` tokens in the cache, for layers [first, last) on one device.
 
-def experts_held(model: Model, use: DeviceUse) -> float:
-    """Share of the routed experts of a device's own layers that it holds; the processor reads the rest."""
-    shape = model.shape
-    assert shape is not None
-    kinds = [isinstance(kind.ffn, MixtureOfExperts) for kind in shape.kinds]
-    if not any(kinds) or use.device == "cpu":
-        return 1.0
-    counts = Counter(shape.layers[use.first_layer : use.last_layer])
-    with_experts = sum(count for letter, count in counts.items() if kinds[ord(letter) - 97])
-    return min(1.0, use.expert_layers / with_experts) if with_experts else 1.0
+        ``cache_bytes``: bytes per element of K and of V. ``experts_here``: share of these layers' routed experts that
+        live on this device.
+        """
+        shape, operations = self.shape, self.operations
+        weight = cache = state = count = 0.0
+        for size, kind, n in self.groups(first, last):
+            n *= shape.num_loops
+            weight += n * (size.mixer + size.ffn + size.experts * experts_here * kind.routed_share)
+            cache += n * cache_read_bytes(kind.layer.mixer, depth, *cache_bytes)
+            state += n * kind.state_bytes
+            count += n * kind.operations
+            if shape.per_layer_embedding_params:
+                count += n * operations["per_layer_embedding"]
+        if output_here:
+            weight += output_bytes(self.weights) + self.weights.other
+            count += operations["output"]
+        return Work(weight, cache, 2 * state, count)
+
+    def experts(self, first: int, last: int, share: float) -> Work:
+        """The work of ``share`` of the routed experts of layers [first, last), where they live apart from their
+        layer.
+        """
+        weight = count = 0.0
+        for size, kind, n in self.groups(first, last):
+            if size.experts:
+                weight += n * size.experts * share * kind.routed_share
+                count += n * share * self.operations["moe"]
+        return Work(weight_bytes=weight * self.shape.num_loops, operations=count * self.shape.num_loops)
+
+    def experts_held(self, part: Part) -> float:
+        """Share of the routed experts of a device's own layers that it holds; the processor reads the rest."""
+        letters = self.shape.layers
+        kinds = [chr(97 + n) for n, kind in enumerate(self.shape.kinds) if isinstance(kind.ffn, MixtureOfExperts)]
+        if not kinds or part.device == "cpu":
+            return 1.0
+        with_experts = sum([letters.count(kind, part.first_layer, part.last_layer) for kind in kinds])
+        return min(1.0, part.expert_layers / with_experts) if with_experts else 1.0
 
 
 def output_bytes(weights: Weights) -> int:
@@ -176,53 +226,42 @@ def ffn_operations(ffn: FeedForward, operations: dict[str, float]) -> float:
 
 
 class PrefillWork(Struct, frozen=True):
-    """The work of a prompt on one device: arithmetic in FLOP, and per micro-batch the weight bytes that it touches and
-    the rows that an expert gets."""
+    """The work of a prompt on one device: arithmetic in FLOP, and per micro-batch the kernels, the weight bytes
+    that it touches and the rows that an expert gets."""
 
-    layers: tuple[tuple[Layer, int], ...]
+    operations: float
     dense_flop: float
     expert_flop: float
     attention_flop: float
     weight_bytes: float
     rows_per_expert: float
 
-    def operations(self, operations: dict[str, float]) -> float:
-        """Kernels of one micro-batch."""
-        return sum(n * layer_operations(layer, operations) for layer, n in self.layers)
-
 
 def prefill_work(
-    model: Model,
-    weights: Weights,
-    prompt_tokens: int,
-    ubatch_tokens: int,
-    first: int = 0,
-    last: int | None = None,
-    depth: int = 0,
+    costs: Costs, prompt_tokens: int, ubatch_tokens: int, first: int, last: int, depth: int = 0
 ) -> PrefillWork:
     """The work of a prompt for layers [first, last), with ``depth`` tokens in the cache before it. Logits are made for
     the last token only."""
-    shape = model.shape
-    assert shape is not None
-    last = shape.n_layers if last is None else last
+    shape = costs.shape
     expert_params = attention = touched = 0.0
     batch, rows = min(prompt_tokens, ubatch_tokens), 32.0
-    layers = []
-    for layer, size, n in layer_groups(shape, weights, first, last):
-        layers.append((layer, n))
-        attention += n * attention_flop(layer.mixer, prompt_tokens, depth)
+    operations = 0.0
+    for size, kind, n in costs.groups(first, last):
+        ffn = kind.layer.ffn
+        operations += n * kind.operations
+        attention += n * attention_flop(kind.layer.mixer, prompt_tokens, depth)
         touched += n * (size.mixer + size.ffn)
-        if isinstance(layer.ffn, MixtureOfExperts):
-            share = routed_share(layer.ffn)
+        if isinstance(ffn, MixtureOfExperts):
+            share = kind.routed_share
             rows = max(0.5, batch * share)
-            expert_params += n * routed_params(layer.ffn, shape.hidden_size)
+            expert_params += n * routed_params(ffn, shape.hidden_size)
             touched += n * size.experts * (1.0 - (1.0 - share) ** batch)
     share_of_layers = (last - first) / shape.n_layers
     head = 0 if shape.no_lm_head else shape.vocab_size * shape.hidden_size  # worked out for one token only
-    body = max(0, model.params_active - head)
+    body = max(0, costs.model.params_active - head)
     flop = 2.0 * prompt_tokens * shape.num_loops
     return PrefillWork(
-        layers=tuple(layers),
+        operations=operations,
         dense_flop=max(0.0, share_of_layers * body - expert_params) * flop,
         expert_flop=expert_params * flop,
         attention_flop=attention * shape.num_loops,

@@ -12,6 +12,7 @@ from fitcheck.estimate.quantize import weights
 from fitcheck.estimate.speed import decode, predict
 from fitcheck.estimate.speed_model import SpeedModel
 from fitcheck.estimate.speed_nearest import nearest
+from fitcheck.estimate.speed_terms import running
 from fitcheck.probe.pretend import pretend
 from fitcheck.types import (
     Backend,
@@ -56,7 +57,7 @@ def speed(
     request = Request(**asked)  # type: ignore[arg-type]
     where = placement or on(machine, model)
     sized = weights(model, quant, FACTS.quantizations)
-    return predict(model, sized, where, machine, request, runtime, FACTS.speed_model)
+    return predict(running(model, sized, where, machine, request, runtime, FACTS.speed_model), machine)
 
 
 def with_bandwidth(machine: Machine, per_s: float) -> Machine:
@@ -176,7 +177,7 @@ def test_a_device_that_only_holds_buffers_takes_no_time() -> None:
 def test_the_quick_path_says_what_the_whole_answer_says(hardware: str) -> None:
     machine, sized = pretend(hardware), weights(EXPERTS, "Q4_K_M", FACTS.quantizations)
     where = on(machine, EXPERTS)
-    quick = decode(EXPERTS, sized, where, machine, Request(), "llama.cpp", FACTS.speed_model)
+    quick = decode(running(EXPERTS, sized, where, machine, Request(), "llama.cpp", FACTS.speed_model), machine)
     assert quick == speed(machine, EXPERTS).decode_per_s
 
 
