@@ -174,8 +174,10 @@ class Session:
         """Chooses quantisations on the machine."""
         from fitcheck.advise.choose import Chooser
 
+        from fitcheck.advise.suit import for_task
+
         estimator = self.estimator  # first: what it reads takes as long as the look at the machine still goes on
-        return Chooser(self.machine, self.spelled(request), estimator)
+        return Chooser(self.machine, for_task(self.spelled(request)), estimator)
 
     def ranker(self, request: Request, models: Iterable[Model] | None = None) -> Ranker:
         """Ranks models (None: the catalog's) on the machine."""

@@ -8,7 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from fitcheck.advise.command import command, common_quant
-from fitcheck.advise.suit import COMFORT_PER_S, floor_per_s
+from fitcheck.advise.suit import COMFORT_PER_S, floor_per_s, reads_in_time
 from fitcheck.errors import FitcheckError
 from fitcheck.estimate.fit import Estimator
 from fitcheck.estimate.reach import is_too_large, is_too_slow
@@ -35,10 +35,12 @@ class Choice(Struct, frozen=True):
 
 
 class _Numbers(Struct, frozen=True):
-    """What is remembered of a quick estimate. ``roomy``: fits with the margin of the verdict."""
+    """What is remembered of a quick estimate. ``roomy``: fits with the margin of the verdict. ``reads``: prompts as
+    fast as is asked for."""
 
     fits: bool
     roomy: bool = False
+    reads: bool = True
     kind: PlacementKind | None = None
     low_per_s: float = 0.0
     need_share: float = float("inf")
@@ -66,10 +68,11 @@ class Chooser:
         found = self._numbers(model, common)
 
         def roomy(other: _Numbers) -> bool:
-            return other.roomy and other.kind is found.kind and other.low_per_s >= max(floor, COMFORT_PER_S)
+            fast_enough = other.low_per_s >= max(floor, COMFORT_PER_S) and other.reads
+            return other.roomy and other.kind is found.kind and fast_enough
 
         def fast(other: _Numbers) -> bool:
-            return other.fits and other.low_per_s >= floor
+            return other.fits and other.low_per_s >= floor and other.reads
 
         if fast(found):
             quant = self._first(model, larger, roomy) or common
@@ -84,7 +87,8 @@ class Chooser:
         if not self.is_within_reach(model, task):
             return False
         smallest = self.smallest(model)
-        return smallest.fits and smallest.low_per_s >= self._floor(model, task or self.request.task)
+        fast = smallest.low_per_s >= self._floor(model, task or self.request.task)
+        return smallest.fits and fast and self._numbers(model, smallest.quant).reads
 
     def is_within_reach(self, model: Model, task: Task | None = None) -> bool:
         """False, at a glance, for a model that is far too large or too slow for this machine."""
@@ -129,7 +133,7 @@ class Chooser:
 
     def _choice(self, model: Model, quant: str, floor: float) -> Choice:
         found = self._numbers(model, quant)
-        passes = found.fits and found.low_per_s >= floor
+        passes = found.fits and found.low_per_s >= floor and found.reads
         return Choice(model, quant, found.fits, passes, found.low_per_s, found.need_share)
 
     def _first(self, model: Model, quants: Sequence[str], good: Callable[[_Numbers], bool]) -> str | None:
@@ -164,7 +168,18 @@ class Chooser:
         fits = quick.verdict is not Verdict.NO and quick.kind in self.request.allow
         low = quick.decode_per_s.low if quick.decode_per_s else 0.0
         roomy = fits and quick.verdict is Verdict.FITS
-        return _Numbers(fits, roomy, quick.kind, low, quick.need_bytes / max(quick.have_bytes, 1))
+        return _Numbers(
+            fits, roomy, self._reads(model, quant, fits), quick.kind, low, quick.need_bytes / max(quick.have_bytes, 1)
+        )
+
+    def _reads(self, model: Model, quant: str, fits: bool) -> bool:
+        """Whether prompts are read as fast as is asked for, which takes a whole estimate to tell."""
+        request = self.request
+        if not fits or (request.min_prefill_per_s is None and request.max_first_token_s is None):
+            return True
+        asked = replace(request, quant=quant)
+        speed = self.estimator.estimate(model, self.machine, asked, most_context=False).speed
+        return reads_in_time(speed, request)
 
 
 def _fits(found: _Numbers) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from fitcheck.types import Licences, Model, Openness, Request, Task
+from fitcheck.types import Licences, Model, Openness, Request, Speed, Task
 
 #: Tokens/s at the low end of the range below which a model is not offered. People read at about 5 tokens/s.
 FLOOR_PER_S = {Task.CHAT: 5.0, Task.CODING: 5.0, Task.VISION: 5.0, Task.REASONING: 10.0, Task.EMBEDDING: 0.0}
@@ -50,8 +50,27 @@ def suits(model: Model, task: Task) -> bool:
 def for_model(model: Model, request: Request) -> Request:
     """The request as it is meant for one model: of an embedding model nobody asks whether it chats."""
     if request.task is Task.CHAT and "embedding" in model.modalities:
-        return replace(request, task=Task.EMBEDDING)
-    return request
+        request = replace(request, task=Task.EMBEDDING)
+    return for_task(request)
+
+
+def for_task(request: Request) -> Request:
+    """The request as it is meant for its task: an embedding model writes nothing, its speed is that at which it
+    reads."""
+    if request.task is not Task.EMBEDDING or request.min_decode_per_s is None:
+        return request
+    least = max(request.min_decode_per_s, request.min_prefill_per_s or 0.0)
+    return replace(request, min_decode_per_s=None, min_prefill_per_s=least)
+
+
+def reads_in_time(speed: Speed | None, request: Request) -> bool:
+    """Whether prompts are read as fast as is asked for; a speed that is not known is not fast enough."""
+    if request.min_prefill_per_s is None and request.max_first_token_s is None:
+        return True
+    prefill, first = (speed.prefill_per_s, speed.first_token_s) if speed else (None, None)
+    fast = request.min_prefill_per_s is None or (prefill is not None and prefill.low >= request.min_prefill_per_s)
+    soon = request.max_first_token_s is None or (first is not None and first.high <= request.max_first_token_s)
+    return fast and soon
 
 
 def most_context(model: Model) -> int:

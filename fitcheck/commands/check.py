@@ -8,7 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from fitcheck.advise.check import requirements, task_requirement
-from fitcheck.advise.suit import for_model
+from fitcheck.advise.suit import for_model, for_task
 from fitcheck.errors import EXIT_NO, EXIT_OK, FitcheckError
 from fitcheck.options import RequestOptions
 from fitcheck.session import Session
@@ -88,8 +88,7 @@ def _try(session: Session, wish: Wish) -> Grant:
 
 def check_model(session: Session, model: Model, request: Request, task_given: bool = False) -> Check:
     """One model against one request. An embedding model is held to what embedding needs unless a task was named."""
-    if not task_given:
-        request = for_model(model, request)
+    request = for_task(request) if task_given else for_model(model, request)
     chooser = session.chooser(request)
     fit = chooser.estimate(chooser.choose(model))
     found = requirements(model, fit, request)

@@ -38,20 +38,23 @@ def quiet(report: Report) -> str:
 
 
 def _blocks(report: Report) -> Iterator[Block]:
-    check, request = report.checks[0], report.request
-    quant = request.quant if request else None
-    context = format_tokens(check.fit.context_tokens) if check.fit else ""
+    check, request, own = report.checks[0], report.request, report.fits[0]
     word = Span("yes", GOOD) if check.passed else Span("no", BAD)
-    yield line(Span(check.model, STRONG), f" {quant}, {context} context. This machine: ", word, indent=2)
+    asked = f" {own.quant}, {format_tokens(own.context_tokens)} context. This machine: "
+    yield line(Span(check.model, STRONG), asked, word, indent=2)
     for requirement in check.requirements:
         if not requirement.met:
             yield line(f"  {requirement.name}: needs {requirement.needed}, has {requirement.found}", indent=4)
     yield BLANK
+    if report.hardware and request and request.quant != own.quant:
+        yield line(f"In {request.quant}, what most publishers ship:", indent=2)
     yield Table(_COLUMNS, tuple(_row(option, request) for option in report.hardware))
     found = {option.kind for option in report.hardware} | {"this_machine"}
     missing = [name for kind, name in _KINDS.items() if kind not in found]
     if missing and not check.passed:
         yield line(Span(f"none does it: {', '.join(missing)}", DIM), indent=2)
+    for note in report.notes:
+        yield line(Span(note, DIM), indent=2)
     yield BLANK
     if report.best and not check.passed:
         best = report.best[0]
