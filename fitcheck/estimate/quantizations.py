@@ -89,7 +89,9 @@ class Format(Struct, frozen=True):
 
 
 class Quantizations(Struct, frozen=True):
-    """The table ``data/quantizations.json``. ``aliases``: a name -> what it may mean, the most usual first."""
+    """The table ``data/quantizations.json``. ``aliases``: a name -> what it may mean, the most usual first.
+    ``mlx_bits``: architecture -> tensor -> bits per weight where MLX treats it apart; None: as the others, though GGUF
+    files keep it."""
 
     sources: dict[str, str]
     blocks: dict[str, Block]
@@ -104,6 +106,7 @@ class Quantizations(Struct, frozen=True):
     recipes: tuple[Recipe, ...] = ()
     publisher_mixes: dict[str, PublisherMix] = {}
     aliases: dict[str, tuple[str, ...]] = {}
+    mlx_bits: dict[str, dict[str, float | None]] = {}
     endings: tuple[Ending, ...] = ()
 
     def tensor_bytes(self, type_name: str, columns: int, rows: int) -> int:

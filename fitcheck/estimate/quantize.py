@@ -7,7 +7,7 @@ about the model; a type whose block does not divide the row falls back to anothe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import accumulate
 
 from msgspec import Struct
@@ -79,8 +79,8 @@ _FEED_FORWARD = ("ffn_up", "ffn_gate", "ffn_down")
 
 def _category(name: str) -> str:
     """The rule that a tensor falls under; llama.cpp matches parts of the name."""
-    prefix = next((p for p in _FEED_FORWARD if name.startswith(p)), None)
-    return prefix or _CATEGORIES.get(name, name)
+    part = next((p for p in _FEED_FORWARD if p in name), None)
+    return part or _CATEGORIES.get(name, name)
 
 
 class _Typist:
@@ -297,20 +297,23 @@ def weights_of(stored: Stored) -> Weights:
     )
 
 
-def _of_format(shape: Shape, quant: str, form: Format, layout: Layout) -> Stored:
+def _of_format(shape: Shape, quant: str, form: Format, layout: Layout, own_bits: Mapping[str, float | None]) -> Stored:
     """A format outside GGUF: so many bits per weight of what it quantises, 16 bits for the rest."""
 
+    def bits_of(matrix: Matrix, quantised: bool) -> float:
+        if quantised and matrix.name in own_bits:
+            return own_bits[matrix.name] or form.bits
+        fills_groups = not form.group or matrix.columns % form.group == 0
+        return form.bits if quantised and matrix.precision != FLOAT32 and fills_groups else 16
+
     def size(part: Part, quantised: bool) -> Bytes:
-        bits = sum(
-            matrix.elements * (form.bits if quantised and matrix.precision != FLOAT32 else 16) for matrix in part
-        )
-        return _plain(bits / 8)
+        return _plain(sum(matrix.elements * bits_of(matrix, quantised) for matrix in part) / 8)
 
     everywhere = form.quantised in ("linear", "all")
     parts = [tensors.layer_tensors(kind, shape, layout) for kind in shape.kinds]
     outer = tensors.outer_tensors(shape, layout)
     whole = form.quantised == "all"
-    head_bits = form.output_bits or (form.bits if whole else 16)
+    head_bits = form.output_bits or (own_bits.get("output") or form.bits if whole else 16)
     embedding = size((outer.embedding,), whole)
     own_head = _plain(sum(matrix.elements for matrix in outer.head) * head_bits / 8)
     return Stored(
@@ -407,8 +410,8 @@ def _matrix(tensor: Tensor) -> Matrix:
 
 
 def _place_in_file(name: str) -> tuple[int | None, str]:
-    """(layer, name within the layer) of a tensor, layer None outside layers."""
-    parts = name.split(".", 2)
+    """(layer, name within the layer) of a tensor, layer None outside layers; T5 has two stacks of them."""
+    parts = name.removeprefix("enc.").removeprefix("dec.").split(".", 2)
     if parts[0] == "blk" and len(parts) == 3 and parts[1].isdecimal():
         return int(parts[1]), parts[2]
     return None, name
@@ -437,7 +440,8 @@ def count_rope_factors(model: Model, shape: Shape, table: Quantizations) -> int:
 def type_of(model: Model, quant: str, table: Quantizations) -> Callable[[int, str], str]:
     """A function that names the ggml type (lower case) of ``blk.<layer>.<name>.weight`` in a quantisation."""
     if model.tensors is not None:
-        types = {tensor.name: tensor.type.lower() for tensor in model.tensors}
+        stacks = ("enc.", "dec.")  # of T5, whose decoder comes last
+        types = {t.name[4 * t.name.startswith(stacks) :]: t.type.lower() for t in model.tensors}
         return lambda layer, name: types.get(f"blk.{layer}.{name}.weight", "f16")
     shape = stored_shape(model, table)
     layout = table.layout(model.architecture)
@@ -498,7 +502,8 @@ def store(model: Model, quant: str, table: Quantizations) -> Stored:
         return sized(stored, model, quant, table)
     form = table.formats.get(quant)
     if form is not None:
-        return _of_format(shape, quant, form, layout)
+        own_bits = table.mlx_bits.get(model.architecture or "", {}) if form.quantised == "all" else {}
+        return _of_format(shape, quant, form, layout, own_bits)
     raise FitcheckError("unknown_quant", f"unknown quantisation {quant}", "try Q4_K_M, Q8_0 or F16")
 
 
