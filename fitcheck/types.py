@@ -244,7 +244,8 @@ class Attention(Value, frozen=True, tag_field="type", tag="attn"):
     """Grouped-query attention. ``window`` is the sliding window in tokens. ``kv_shared``: reads an earlier layer's
     cache.
 
-    ``k_eq_v``: one projection serves as K and V. ``kv_fixed``: cross-attention over a fixed number of tokens.
+    ``k_eq_v``: one projection serves as K and V. ``kv_fixed``: cross-attention over a fixed number of tokens, of
+    ``fixed_tokens`` where that is known (T5).
     ``bias``: which projections carry one, of "qkvo". ``gate``: None, ``q_double`` (Q projection twice as wide),
     ``full`` (own matrix of the attention width), ``per_head``. ``qk_norm``: None, ``per_head`` (head_dim weights)
     or ``full``.
@@ -262,6 +263,7 @@ class Attention(Value, frozen=True, tag_field="type", tag="attn"):
     kv_shared: bool = False
     k_eq_v: bool = False
     kv_fixed: bool = False
+    fixed_tokens: int = 0
     extra_params: int = 0
 
 
