@@ -58,6 +58,7 @@ class Architecture(Struct, frozen=True):
     learned_positions: bool = False
     embedding: bool = False  # no output matrix
     normed_embedding: bool = False  # a norm of the embedding beside that of the output
+    needs_tensors: bool = False  # what a layer is made of, sizes alone do not tell
 
 
 def _rows(names: str, row: Architecture) -> dict[str, Architecture]:
@@ -66,7 +67,7 @@ def _rows(names: str, row: Architecture) -> dict[str, Architecture]:
 
 _PLAIN = (
     "llama mistral3 granite granitemoe internlm2 minicpm smollm3 ernie4_5 orion xverse llada arcee deci baichuan "
-    "refact deepseek bailingmoe paddleocr dbrx"
+    "refact deepseek bailingmoe paddleocr dbrx cogvlm deepseek2-ocr"
 )
 _MLA = "deepseek2 deepseek32 glm-dsa mistral4"
 
@@ -147,7 +148,14 @@ ARCHITECTURES: dict[str, Architecture] = {
     "plamo3": Architecture(norms=4, qk_norm="per_head", windows=Windows(period=8)),
     "granite_swa": Architecture(sinks="all", windows=Windows()),
     "spark2_5": Architecture(gate="per_head", windows=Windows()),
-    "maple": Architecture(windows=Windows()),
+    "maple": Architecture(qk_norm="per_head", windows=Windows()),
+    "plamo": Architecture(norms=1),
+    "talkie": Architecture(qk_norm="full", norms=0, final_norms=0),
+    "chameleon": Architecture(qk_norm="full"),
+    **_rows(
+        "arctic grovemoe rwkv6 rwkv7 rwkv6qwen2 arwkv7 t5", Architecture(qk_norm="per_head", needs_tensors=True)
+    ),
+    "t5encoder": Architecture(embedding=True, needs_tensors=True),
     "dots3note": Architecture(windows=Windows()),
     "deepseek4": Architecture(router_bias=True, windows=Windows(period=0)),
     "modern-bert": Architecture(embedding=True, normed_embedding=True, windows=Windows(period=3, full_first=True)),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from msgspec.structs import replace
+
 from fitcheck.catalog import gguf_mixers as mixers
 from fitcheck.catalog.gguf_architectures import Architecture
 from fitcheck.catalog.gguf_sizes import POOLING, Sizes
@@ -28,6 +30,7 @@ _NORMS = frozenset(
         *("layer_output_norm", "post_ffw_norm_1", "pre_ffw_norm_2", "post_ffw_norm_2"),
     )
 )
+_BESIDE_ATTENTION = ("indexer.", "attn_rel_b.")  # MiniMax-M3, T5
 _COUNTED_OUTSIDE = ("token_embd.weight", "output.", "position_embd.", "output_norm.", "per_layer_token_embd.")
 NO_PARAMETERS = ("rope_", "layer_output_scale")  # numbers of a file that no model counts as parameters
 
@@ -84,6 +87,8 @@ class ListedLayer:
             return self._state_space()
         if self._has("attn_output"):
             return self._attention()
+        if self._has("cross_attn_q"):
+            return self._attention_to_encoder()
         return self._counted()
 
     def _state_space(self) -> Mixer:
@@ -119,6 +124,7 @@ class ListedLayer:
         return projections + ("o" if "attn_output.bias" in self._dims else "")
 
     def _qk_norm(self) -> str | None:
+            extra_params=count_elements(d for name, d in self._dims.items() if name.startswith(_BESIDE_ATTENTION)),
         dims = self._dims.get("attn_q_norm.weight")
         if dims is None:
             return None

@@ -196,7 +196,7 @@ def _quant(header: Header, tensors: tuple[Tensor, ...]) -> str:
 
 
 def _has_counted(shape: Shape) -> bool:
-    return any(isinstance(kind.mixer, CountedMixer) for kind in shape.kinds)
+    return any(isinstance(kind.mixer, CountedMixer) and kind.mixer.time_mix is None for kind in shape.kinds)
 
 
 def _note(architecture: str, shape: Shape | None, known: bool) -> str:

@@ -29,7 +29,8 @@ def shape_from_gguf(
     """The shape that ``architecture`` has with this metadata (keys as in the file: ``llama.block_count``, …).
 
     ``n_vocab`` is the number of tokens. With ``tensors`` any architecture gets a shape; without them None is returned
-    for one that has no row in ``ARCHITECTURES``. None also stands for metadata without depth or width.
+    for one that has no row in ``ARCHITECTURES``, or one whose row says that tensors are needed. None also stands for
+    metadata without depth or width.
     """
     row = ARCHITECTURES.get(architecture)
     sizes = Sizes(architecture, metadata)
@@ -54,7 +55,7 @@ def described_shape(row: Architecture, metadata: Mapping[str, Any], n_vocab: int
 
 def _described_shape(row: Architecture, sizes: Sizes, n_vocab: int) -> Shape | None:
     hidden, n_layers = sizes.get("embedding_length"), sizes.depth
-    if not hidden or not 0 < n_layers <= MAX_LAYERS:
+    if row.needs_tensors or not hidden or not 0 < n_layers <= MAX_LAYERS:
         return None
     windows = _windows(row, sizes, n_layers)
     shared_from = _first_layer_without_cache(row, sizes, n_layers)
@@ -89,15 +90,23 @@ def _shape(layers: list[Layer], **outside: Any) -> Shape:
 
 
 def _by_layer(tensors: Iterable[Tensor], n_layers: int) -> tuple[Dims, list[Dims]]:
-    """Tensors outside layers, and those of each layer, by name. Prediction heads, past the last layer, fall out."""
+    """Tensors outside layers, and those of each layer, by name. Prediction heads, past the last layer, fall out.
+
+    T5 has two stacks, ``enc.`` and ``dec.``. Where there are both, a layer is the decoder's, and what the encoder has
+    at the same place is counted with it, as the engine loads them to one device.
+    """
     outside: Dims = {}
     blocks: list[Dims] = [{} for _ in range(n_layers)]
-    for tensor in tensors:
-        parts = tensor.name.split(".", 2)
+    named = {tensor.name: tensor.dims for tensor in tensors}
+    main = "dec." if any(name.startswith("dec.blk.") for name in named) else "enc."
+    for name, dims in named.items():
+        stack = name[:4] if name.startswith(("enc.blk.", "dec.blk.")) else main
+        parts = name.removeprefix(stack).split(".", 2)
         if parts[0] == "blk" and len(parts) == 3 and parts[1].isdecimal():
             index = int(parts[1][:4])
             if index < n_layers:
-                blocks[index][parts[2]] = tensor.dims
+                inside = parts[2].replace("attn_o.", "attn_output.")
+                blocks[index][inside if stack == main else stack + inside] = dims
         else:
             outside[tensor.name] = tensor.dims
     return outside, blocks

@@ -17,7 +17,7 @@ _COUNTS = frozenset(
 )
 _MAY_BE_ZERO = _COUNTS | {
     *("norms", "norm_factor", "final_norms", "learned_positions", "n_shared", "latent_norm", "compress_ratio"),
-    *("qk_nope_head_dim", "qk_rope_head_dim", "experts_per_token"),
+    *("qk_nope_head_dim", "qk_rope_head_dim", "experts_per_token", "n_groups"),
 }
 
 

@@ -258,6 +258,8 @@ ARCHITECTURES: dict[str, Traits] = {
     "mamba": Traits(positions=0),
     "mamba2": Traits(positions=0),
     "jamba": Traits(positions=0, rope="none", residual_first="af", normalises_weights=False),
+    "t5": Traits(positions=0, rope="none", family="t5"),
+    "t5encoder": Traits(positions=0, rope="none", family="t5_encoder"),
     **_same("rwkv6 rwkv7", replace(_LAYER_NORM, positions=0, embedding_norm="weighted", family="rwkv")),
     **_same("rwkv6qwen2 arwkv7", Traits(positions=0, family="rwkv")),
     "falcon-h1": _LLAMA,

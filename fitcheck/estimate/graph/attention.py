@@ -97,7 +97,14 @@ def _gated(g: ModelGraph, y: Tensor, gate: Tensor, spec: Attention) -> Tensor:
 
 
 def cached_attention(
-    g: ModelGraph, il: int, q: Tensor, k: Tensor | None, v: Tensor | None, spec: Attention, inputs: CacheInputs
+    g: ModelGraph,
+    il: int,
+    q: Tensor,
+    k: Tensor | None,
+    v: Tensor | None,
+    spec: Attention,
+    inputs: CacheInputs,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """Write K and V to the cache and attend: [v width * heads, tokens]. ``k`` and ``v`` are None for a shared cache."""
     if inputs.k_rotation is not None:
@@ -116,15 +123,17 @@ def cached_attention(
     keys = g.cache_view(k_cache, spec.head_dim, spec.n_kv_heads, inputs.cells)
     view = g.transposed_cache_view if g.transposes_v else g.cache_view
     values = view(v_cache, v_dim, spec.n_kv_heads, inputs.cells)
-    y = attend(g, il, q, keys, values, inputs.mask, transposed=g.transposes_v, sinks=spec.sinks)
+    y = attend(g, il, q, keys, values, inputs.mask, transposed=g.transposes_v, sinks=spec.sinks, bias=bias)
     return hadamard(g, y, inputs.v_rotation) if inputs.v_rotation is not None else y
 
 
-def batch_attention(g: ModelGraph, il: int, q: Tensor, k: Tensor, v: Tensor, inputs: BatchInputs) -> Tensor:
+def batch_attention(
+    g: ModelGraph, il: int, q: Tensor, k: Tensor, v: Tensor, inputs: BatchInputs, bias: Tensor | None = None
+) -> Tensor:
     """Attention over the batch itself: [v width * heads, tokens]."""
     for tensor in (q, k, v):
         g.expand(tensor)
-    return attend(g, il, q, k, v, inputs.mask)
+    return attend(g, il, q, k, v, inputs.mask, bias=bias)
 
 
 def hadamard(g: ModelGraph, x: Tensor, rotation: Tensor) -> Tensor:
@@ -161,17 +170,21 @@ def attend(
     transposed: bool = False,
     decompress: int = 0,
     sinks: bool = False,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """Softmax attention. ``transposed``: V is stored so already. ``decompress``: width per head that latent attention
-    turns its result into. ``sinks``: a learned score per head stands beside those of the tokens."""
+    turns its result into. ``sinks``: a learned score per head stands beside those of the tokens. ``bias``: is
+    added to the scores, which flash attention cannot."""
     streams = k.ne[3]
     nb = q.nb()
     tokens = q.ne[2] // streams
     q = g.permute(g.view(q, (q.ne[0], q.ne[1], tokens, streams), (nb[1], nb[2], nb[2] * tokens)), 0, 2, 1, 3)
     k, v = g.permute(k, 0, 2, 1, 3), g.permute(v, 0, 2, 1, 3)
-    attend_with = _flash if g.flash else _softmax
     learned = (_sinks_on_host(g, il, q.ne[2]),) if sinks and g.copies_weights and g.layer_devices[il] == HOST else ()
-    return g.expand(attend_with(g, il, q, k, v, (mask, *learned), transposed, decompress))
+    if g.flash and bias is None:
+        return g.expand(_flash(g, il, q, k, v, (mask, *learned), decompress))
+    scores = g.product(k, q) if bias is None else g.add(g.product(k, q), bias)
+    return g.expand(_softmax(g, il, scores, v, (mask, *learned), transposed, decompress))
 
 
 def _sinks_on_host(g: ModelGraph, il: int, heads: int) -> Tensor:
@@ -180,7 +193,7 @@ def _sinks_on_host(g: ModelGraph, il: int, heads: int) -> Tensor:
 
 
 def _flash(
-    g: ModelGraph, il: int, q: Tensor, k: Tensor, v: Tensor, seen: tuple[Tensor, ...], transposed: bool, decompress: int
+    g: ModelGraph, il: int, q: Tensor, k: Tensor, v: Tensor, seen: tuple[Tensor, ...], decompress: int
 ) -> Tensor:
     if k.type == "f32":  # no cache: the kernel wants f16
         k, v = g.op("CPY", "f16", k.ne, k), g.op("CPY", "f16", v.ne, v)
@@ -192,14 +205,15 @@ def _flash(
 
 
 def _softmax(
-    g: ModelGraph, il: int, q: Tensor, k: Tensor, v: Tensor, seen: tuple[Tensor, ...], transposed: bool, decompress: int
+    g: ModelGraph, il: int, scores: Tensor, v: Tensor, seen: tuple[Tensor, ...], transposed: bool, decompress: int
 ) -> Tensor:
-    scores = g.same("SOFT_MAX", g.product(k, q), *seen)
+    heads = scores.ne[2]
+    scores = g.same("SOFT_MAX", scores, *seen)
     if not transposed:
         v = g.cont(g.transpose(v))
     y = g.product(v, scores)
     if decompress:
-        y = g.matmul_heads(il, "attn_v_b", decompress, q.ne[2], y)
+        y = g.matmul_heads(il, "attn_v_b", decompress, heads, y)
     y = g.permute(y, 0, 2, 1, 3)
     return g.cont(y, y.ne[0] * y.ne[1], y.ne[2] * y.ne[3])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fitcheck.estimate.graph.model import ModelGraph
+from fitcheck.estimate.graph.model import ModelGraph, UnknownGraphError
 from fitcheck.estimate.graph.tensors import HOST, Tensor, dims
 from fitcheck.types import GatedDeltaNet, KimiDelta, LightningAttention, Mamba1, Mamba2, ShortConvolution
 
@@ -67,6 +67,8 @@ def convolve(g: ModelGraph, il: int, both: Tensor, kernel: int, channels: int, n
 def mamba2(g: ModelGraph, il: int, x: Tensor, spec: Mamba2, inputs: StateInputs) -> Tensor:
     """Mamba-2: projection, short convolution, scan, gate, group norm, output."""
     d_inner, heads, groups, d_state = spec.d_inner, spec.n_heads, spec.n_groups, spec.d_state
+    if not groups:
+        raise UnknownGraphError("groups")
     head, channels = d_inner // heads, d_inner + 2 * groups * d_state
     n, tokens = g.sequences, g.sequence_tokens
     projected = g.matmul(il, "ssm_in", 2 * d_inner + 2 * groups * d_state + heads, x)

@@ -8,7 +8,7 @@ arwkv7.cpp.
 from __future__ import annotations
 
 from fitcheck.estimate.graph.feed_forward import dense
-from fitcheck.estimate.graph.model import ModelGraph, expect
+from fitcheck.estimate.graph.model import ModelGraph, UnknownGraphError, expect
 from fitcheck.estimate.graph.recurrent import StateInputs, load_state, state_of, with_view
 from fitcheck.estimate.graph.tensors import Tensor
 from fitcheck.types import CountedMixer, DenseFeedForward, TimeMix
@@ -24,6 +24,8 @@ class Rwkv:
         self.states = StateInputs(g)
         self.output_rows = g.input("i32", g.outputs)
         self.first_value: Tensor | None = None
+        if any(g.d % self._spec(il).head_dim for il in range(len(g.layers))):
+            raise UnknownGraphError("head size")
 
     def build(self) -> None:
         """Embedding, every layer, head."""
@@ -35,9 +37,12 @@ class Rwkv:
             x = self._layer(il, x)
         g.logits(g.norm(x, g.head, "output_norm"))
 
+    def _spec(self, il: int) -> TimeMix:
+        return expect(expect(self.g.layers[il].mixer, CountedMixer).time_mix, TimeMix)
+
     def _layer(self, il: int, x: Tensor) -> Tensor:
         g = self.g
-        spec = expect(expect(g.layers[il].mixer, CountedMixer).time_mix, TimeMix)
+        spec = self._spec(il)
         x = self.by_sequence(x)
         shifts, store = self._shifts(il, 2 if spec.channel_width else 1)
         normed = g.norm(x, il, "attn_norm")

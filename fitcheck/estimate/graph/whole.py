@@ -16,6 +16,7 @@ from fitcheck.estimate.graph.planner import CUDA_RULES, METAL_RULES, plan
 from fitcheck.estimate.graph.qwen4exp import Qwen4Exp
 from fitcheck.estimate.graph.rwkv import Rwkv
 from fitcheck.estimate.graph.streams import HunyuanV4, KimiK3
+from fitcheck.estimate.graph.t5 import T5Decoder, T5Encoder
 from fitcheck.estimate.graph.tensors import HOST
 from fitcheck.estimate.graph.variants import Arctic, Chameleon, CogVlm, Talkie
 from fitcheck.types import Backend
@@ -45,6 +46,8 @@ _BUILDERS: dict[str, type[_Builder]] = {
     "qwen4exp": Qwen4Exp,
     "plamo2": PLaMo2,
     "rwkv": Rwkv,
+    "t5": T5Decoder,
+    "t5_encoder": T5Encoder,
     "arctic": Arctic,
     "chameleon": Chameleon,
     "cogvlm": CogVlm,
