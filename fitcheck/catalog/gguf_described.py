@@ -36,11 +36,11 @@ class DescribedLayer:
         mixer, ffn, norms = self._mixer(), self._feed_forward(), self._row.norms
         if isinstance(ffn, NoFeedForward) or isinstance(mixer, NoMixer):
             norms = min(norms, 1)
-        return Layer(mixer=mixer, ffn=ffn, norms=norms)
+        return Layer(mixer=mixer, ffn=ffn, norms=norms, ngrams=mixers.ngrams(self._sizes, self._index))
 
     def _mixer(self) -> Mixer:
         row, sizes, index = self._row, self._sizes, self._index
-        if sizes.array("attention.compress_ratios") is not None:
+        if row.recurrent is None and sizes.array("attention.compress_ratios") is not None:
             return mixers.compressed(sizes, index)
         recurrent = self._recurrent()
         if recurrent is not None and row.recurrent_layers != "beside_attention":
@@ -137,7 +137,8 @@ class DescribedLayer:
 
 def outside_described(row: Architecture, sizes: Sizes, hidden: int, n_vocab: int) -> dict[str, Any]:
     """Everything of a shape but its layers. Whether the output matrix is tied, only a tensor list could say."""
-    per_layer = sizes.get("embedding_length_per_layer_input") * sizes.get("block_count") * n_vocab
+    width = sizes.get("embedding_length_per_layer_input")
+    ngrams = sizes.array("ple.head_vocab_sizes")
     return {
         "hidden_size": hidden,
         "vocab_size": n_vocab,
@@ -145,7 +146,8 @@ def outside_described(row: Architecture, sizes: Sizes, hidden: int, n_vocab: int
         "final_norms": row.final_norms,
         "no_lm_head": row.embedding,
         "learned_positions": sizes.get("context_length") if row.learned_positions else 0,
-        "per_layer_embedding_params": per_layer,
+        "per_layer_embedding_params": 0 if ngrams else width * sizes.get("block_count") * n_vocab,
+        "lookup_params": width * sum(rows for rows in ngrams or () if isinstance(rows, int)),
         "num_loops": max(1, sizes.get("num_loops", 1)),
         "extra_params": row.norm_factor * hidden if row.normed_embedding else 0,
         "pooling": POOLING.get(sizes.get("pooling_type")),

@@ -21,6 +21,7 @@ from fitcheck.types import (
     Mamba1,
     Mamba2,
     Mixer,
+    NgramEmbedding,
     NoMixer,
     ShortConvolution,
 )
@@ -189,6 +190,21 @@ def kimi_delta(sizes: Sizes, layer: int, full_rank_gate: bool = False, full_rank
 def short_convolution(sizes: Sizes) -> Mixer:
     """LFM2."""
     return ShortConvolution(conv_kernel=sizes.get("shortconv.l_cache"), channels=sizes.get("embedding_length"))
+
+
+MAX_NGRAM, MAX_NGRAM_HEADS = 8, 64  # LLAMA_MAX_PLE_NGRAM, LLAMA_MAX_PLE_HEADS
+MAX_TAPS = 64  # of a convolution; published models have four
+
+
+def ngrams(sizes: Sizes, layer: int) -> NgramEmbedding | None:
+    """The n-gram embedding that this layer adds; None for most layers, and for sizes that llama.cpp refuses."""
+    if layer not in (sizes.array("ple.layers") or ()):
+        return None
+    longest, taps = sizes.get("ple.ngram_size"), sizes.get("ple.conv_kernel")
+    heads = (longest - 1) * sizes.get("ple.heads_per_ngram")
+    if not (1 < longest <= MAX_NGRAM and 0 < heads <= MAX_NGRAM_HEADS and 0 < taps <= MAX_TAPS):
+        return None
+    return NgramEmbedding(longest, heads, taps)
 
 
 def lightning(sizes: Sizes, layer: int) -> Mixer:

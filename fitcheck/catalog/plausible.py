@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import fields
 
 from fitcheck.types import MixtureOfExperts, Shape
 
@@ -23,9 +24,9 @@ _MAY_BE_ZERO = _COUNTS | {
 
 def implausible(shape: Shape) -> str | None:
     """The first size that cannot be (``n_heads is 0``), None if all can."""
-    for name, value in _numbers(shape):
+    for name, value, least in _numbers(shape):
         most = MAX_COUNT if name in _COUNTS else MAX_SIZE
-        if not (0 if name in _MAY_BE_ZERO else 1) <= value <= most:
+        if not least <= value <= most:
             return f"{name} is {value:,}"
     for ffn in (kind.ffn for kind in shape.kinds):
         if isinstance(ffn, MixtureOfExperts) and ffn.experts_per_token > ffn.n_experts:
@@ -33,12 +34,15 @@ def implausible(shape: Shape) -> str | None:
     return None
 
 
-def _numbers(value: Any) -> Iterator[tuple[str, int]]:
-    """Every whole number of a struct and of the structs in it, by field name."""
-    for name in value.__struct_fields__:
-        item = getattr(value, name)
+def _numbers(value: Any) -> Iterator[tuple[str, int, int]]:
+    """Every whole number of a struct and of the structs in it: field name, number, the least that it may be.
+
+    A number that is 0 unless stated may be 0: it counts something that most models do not have.
+    """
+    for field in fields(value):
+        item = getattr(value, field.name)
         for each in item if isinstance(item, tuple) else (item,):
             if isinstance(each, Struct):
                 yield from _numbers(each)
             elif type(each) is int:
-                yield name, each
+                yield field.name, each, 0 if field.name in _MAY_BE_ZERO or field.default == 0 else 1

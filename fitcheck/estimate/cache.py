@@ -214,4 +214,7 @@ def layer_cache_bytes(
     host = _Cache(settings, table, layout, on_cuda=False).bytes(layer.mixer)
     quantised = table.is_quantised(settings.type_k) or table.is_quantised(settings.type_v)
     gpu = _Cache(settings, table, layout, on_cuda=True).bytes(layer.mixer) if quantised else host
-    return host, gpu, recurrent_bytes(layer.mixer, settings.sequences, hidden)
+    state = recurrent_bytes(layer.mixer, settings.sequences, hidden)
+    if layer.ngrams:
+        state += 4 * settings.sequences * layer.ngrams.history * layer.ngrams.streams * hidden
+    return host, gpu, state

@@ -27,6 +27,7 @@ from fitcheck.types import (
     Mamba2,
     Mixer,
     MixtureOfExperts,
+    NgramEmbedding,
     ParallelMixers,
     Shape,
     ShortConvolution,
@@ -320,6 +321,17 @@ def _kimi_delta(m: KimiDelta, hidden: int) -> Part:
     )
 
 
+def _ngrams(spec: NgramEmbedding, hidden: int) -> Part:
+    """Projections of the table's rows, norms and the convolution; the table itself lies outside layers."""
+    width = spec.streams * hidden
+    return (
+        Matrix("ple_key", hidden, width),
+        Matrix("ple_value", hidden, hidden),
+        *(Matrix(f"ple_norm_{name}", width, precision=FLOAT32) for name in ("key", "query", "conv")),
+        Matrix("ple_conv1d", spec.conv_kernel, width, precision=KEPT),
+    )
+
+
 def _short_convolution(m: ShortConvolution, hidden: int) -> Part:
     return (
         Matrix("shortconv.in_proj", hidden, 3 * m.channels),
@@ -489,7 +501,9 @@ def outer_tensors(shape: Shape, layout: Layout = PLAIN) -> OuterTensors:
     if shape.per_layer_embedding_params:
         tables += (Matrix("per_layer_token_embd", words["per_layer"] * shape.n_layers, shape.vocab_size),)
     if shape.lookup_params:
-        tables += (Matrix("per_layer_token_embd", LOOKUP_COLUMNS, shape.lookup_params // LOOKUP_COLUMNS),)
+        ngrams = next((kind.ngrams for kind in shape.kinds if kind.ngrams), None)
+        columns = hidden // ngrams.heads if ngrams else LOOKUP_COLUMNS
+        tables += (Matrix("per_layer_token_embd", columns, shape.lookup_params // columns),)
     first: Part = ()
     extra = shape.extra_params
     if layout.embedding_norm:

@@ -13,7 +13,7 @@ from typing import Any
 
 import gguf
 
-from fitcheck.types import Model, Shape
+from fitcheck.types import LatentAttention, Model, Shape
 
 SIGMOID = {"expert_gating_func": 2}
 SECTIONS = {"rope.dimension_sections": [11, 11, 10, 0]}
@@ -45,7 +45,32 @@ KEYS: dict[str, dict[str, Any]] = {
     "qwen35moe": SECTIONS,
     "llama4": {"interleave_moe_layer_step": 1},
     "ernie4_5-moe": {"interleave_moe_layer_step": 1},
+    "glm5-next": {
+        **HYPER_CONNECTIONS,
+        **SIGMOID,
+        "attention.indexer.top_k": 2048,
+        "attention.indexer.kpool": 4,
+        "attention.indexer.kpool_select_tail": True,
+        "kda.gate_lower_bound": -5.0,
+    },
+    "qwen4exp": {
+        **SECTIONS,
+        "hyper_connection.count": 4,
+        "hyper_connection.low_rank": 320,
+        "attention.indexer.head_count": 4,
+        "attention.indexer.key_length": 128,
+        "attention.indexer.top_k": 2048,
+        "rope.dimension_count": 64,
+    },
     "gptneox": {"use_parallel_residual": True},
+}
+
+
+NGRAM_ARRAYS = {
+    "qwen4exp.ple.layers": gguf.GGUFValueType.UINT32,
+    "qwen4exp.ple.layer_multipliers": gguf.GGUFValueType.UINT64,
+    "qwen4exp.ple.head_offsets": gguf.GGUFValueType.UINT64,
+    "qwen4exp.ple.head_vocab_sizes": gguf.GGUFValueType.UINT64,
 }
 
 
@@ -78,11 +103,16 @@ def write(model: Model, path: Path) -> Path:
 
     def with_keys(model: Model, shape: Shape) -> dict[str, Any]:
         more = {f"{model.architecture}.{key}": value for key, value in KEYS.get(str(model.architecture), {}).items()}
+        if model.architecture == "glm5-next":  # layers without KV heads keep a state
+            kv_heads = [int(isinstance(layer.mixer, LatentAttention)) for layer in shape.each_layer()]
+            more["glm5-next.attention.head_count_kv"] = kv_heads
         return {**metadata(model, shape), **more, "tokenizer.ggml.model": "none"}
 
     def add_any(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
         if isinstance(value, str):
             writer.add_string(key, value)
+        elif key in NGRAM_ARRAYS:
+            writer.add_key_value(key, value, gguf.GGUFValueType.ARRAY, sub_type=NGRAM_ARRAYS[key])
         else:
             add(writer, key, value)
 

@@ -126,9 +126,30 @@ def _metadata(model: Model, shape: Shape) -> dict[str, Any]:
         sizes |= _compressed_sizes(layers)
     if shape.num_loops > 1:
         sizes["num_loops"] = shape.num_loops
+    sizes |= _ngram_sizes(shape, layers)
     if shape.per_layer_embedding_params:
         sizes["embedding_length_per_layer_input"] = 256
     return {f"{arch}.{key}": value for key, value in sizes.items()}
+
+
+def _ngram_sizes(shape: Shape, layers: list[Layer]) -> dict[str, Any]:
+    numbers = [i for i, layer in enumerate(layers) if layer.ngrams]
+    if not numbers:
+        return {}
+    spec = layers[numbers[0]].ngrams
+    assert spec is not None
+    rows = shape.lookup_params // shape.hidden_size
+    return {
+        "ple.layers": numbers,
+        "ple.ngram_size": spec.longest,
+        "ple.heads_per_ngram": spec.heads // (spec.longest - 1),
+        "ple.conv_kernel": spec.conv_kernel,
+        "ple.eos_token_id": 0,
+        "ple.layer_multipliers": [1] * spec.longest,
+        "ple.head_offsets": [i * rows for i in range(spec.heads)],
+        "ple.head_vocab_sizes": [rows] * spec.heads,
+        "embedding_length_per_layer_input": shape.hidden_size // spec.heads,
+    }
 
 
 def _same_or_list(values: list[int]) -> int | list[int]:
@@ -159,7 +180,7 @@ def _attention_sizes(arch: str, shape: Shape, layers: list[Layer]) -> dict[str, 
         "attention.value_length": full.v_head_dim or full.head_dim,
         "rope.dimension_count": full.head_dim,
     }
-    interval = arch in ("qwen3next", "qwen35", "qwen35moe")
+    interval = arch in ("qwen3next", "qwen35", "qwen35moe", "qwen4exp")
     kv_heads = [each.n_kv_heads if each else 0 for each in found]
     sizes["attention.head_count_kv"] = full.n_kv_heads if interval else _same_or_list(kv_heads)
     if interval:
@@ -315,6 +336,11 @@ def _tensors(model: Model, shape: Shape) -> Rows:
         yield "output_hc_fn.weight", (4 * hidden, 4)
         yield "output_hc_base.weight", (4,)
         yield "output_hc_scale.weight", (1,)
+    if arch == "qwen4exp":
+        yield from _low_rank("hc_head", hidden)
+    if shape.lookup_params:
+        width = next(hidden // kind.ngrams.heads for kind in shape.kinds if kind.ngrams)
+        yield "per_layer_token_embd.weight", (width, shape.lookup_params // width)
     yield from _rope_factors(model, shape)
     layers = list(shape.each_layer())
     for i, layer in enumerate(layers):
@@ -365,7 +391,17 @@ def _layer(arch: str, shape: Shape, layer: Layer) -> Rows:
     yield from _feed_forward(arch, hidden, layer.ffn)
     if isinstance(layer.ffn, MixtureOfExperts) and layer.ffn.hash_routed:
         yield "ffn_gate_tid2eid.weight", (layer.ffn.experts_per_token, shape.vocab_size)
-    if arch == "deepseek4":
+    if arch == "qwen4exp":
+        for name in ("hc_attn", "hc_ffn"):
+            yield from _low_rank(name, hidden)
+            yield f"{name}_inject.weight", (4 * hidden, 4)
+    if layer.ngrams:
+        yield "ple_key.weight", (hidden, 4 * hidden)
+        yield "ple_value.weight", (hidden, hidden)
+        for name in ("key", "query", "conv"):
+            yield f"ple_norm_{name}.weight", (4 * hidden,)
+        yield "ple_conv1d.weight", (layer.ngrams.conv_kernel, 4 * hidden)
+    if arch in ("deepseek4", "glm5-next"):
         for name in ("attn", "ffn"):
             yield f"hc_{name}_fn.weight", (4 * hidden, 24)
             yield f"hc_{name}_base.weight", (24,)
@@ -387,12 +423,21 @@ def _layer(arch: str, shape: Shape, layer: Layer) -> Rows:
         yield "laurel_post_norm.weight", (hidden,)
 
 
+def _low_rank(name: str, hidden: int) -> Rows:
+    yield f"{name}_norm.weight", (4 * hidden,)
+    yield f"{name}_down.weight", (4 * hidden, 320)
+    yield f"{name}_up.weight", (320, 4 * hidden)
+
+
 def _mixer(arch: str, shape: Shape, m: Any) -> Rows:
     hidden = shape.hidden_size
     if isinstance(m, Attention):
         yield from _attention(arch, hidden, m)
     elif isinstance(m, LatentAttention):
         yield from _latent(hidden, m)
+        if arch == "glm5-next" and m.indexer is not None:
+            yield "indexer_compressor_gate.weight", (hidden, m.indexer.head_dim)
+            yield "indexer_compressor_ape.weight", (m.indexer.head_dim, 4)
     elif isinstance(m, CompressedAttention):
         yield from _compressed(hidden, m)
     elif isinstance(m, Mamba1):
@@ -479,6 +524,11 @@ def _attention(arch: str, hidden: int, a: Attention) -> Rows:
             yield "attn_k_norm.weight", (a.head_dim if per_head else widths["k"],)
     if a.sinks:
         yield "attn_sinks.weight", (a.n_heads,)
+    if arch == "qwen4exp":
+        yield "indexer.q_proj.weight", (hidden, 512)
+        yield "indexer.k_proj.weight", (hidden, 128)
+        yield "indexer.q_norm.weight", (128,)
+        yield "indexer.k_norm.weight", (128,)
 
 
 def _latent(hidden: int, a: LatentAttention) -> Rows:
