@@ -63,9 +63,8 @@ class ListedLayer:
         dims = self._dims
         hidden = self._sizes.get("embedding_length")
         norms = sum(1 for name, size in dims.items() if size == (hidden,) and name.removesuffix(".weight") in _NORMS)
-        return Layer(mixer=self._mixer(), ffn=self._feed_forward(), norms=norms)
-        ngrams = mixers.ngrams(self._sizes, self._index)
-        return Layer(self._mixer(), self._feed_forward(), norms, ngrams=ngrams, norms_behind=behind)
+        behind = bool(self._sizes.get("swin_norm"))
+        return Layer(self._mixer(), self._feed_forward(), norms, norms_behind=behind)
 
     def _has(self, name: str) -> bool:
         return f"{name}.weight" in self._dims
@@ -77,7 +76,7 @@ class ListedLayer:
 
     def _mixer(self) -> Mixer:
         sizes, index = self._sizes, self._index
-        if self._has("attn_kv") and sizes.array("attention.compress_ratios") is not None:
+        if self._has("attn_compressor_kv") or sizes.array("attention.compress_ratios") is not None:
             return mixers.compressed(sizes, index)
         if self._has("attn_kv_a_mqa"):
             return mixers.latent(sizes, index, self._has("indexer.attn_k"), "full" if self._has("attn_gate") else None)
@@ -87,11 +86,20 @@ class ListedLayer:
             return mixers.kimi_delta(sizes, index, self._has("ssm_g"), self._has("ssm_f"))
         if self._has("ssm_conv1d"):
             return self._state_space()
-        if self._has("attn_output"):
-            return self._attention()
         if self._has("cross_attn_q"):
             return self._attention_to_encoder()
+        if self._has("attn_output"):
+            return self._attention()
         return self._counted()
+
+    def _attention_to_encoder(self) -> Mixer:
+        """A decoder's layer of T5: attention to its own tokens and to the encoder's."""
+        own = self._attention()
+        if not isinstance(own, Attention):
+            return own
+        encoded = self._sizes.get("context_length")
+        cross = replace(own, kv_fixed=True, fixed_tokens=encoded, extra_params=0)
+        return ParallelMixers((own, cross))
 
     def _state_space(self) -> Mixer:
         sizes = self._sizes
@@ -115,6 +123,7 @@ class ListedLayer:
             gate=gate,
             sinks="attn_sinks.weight" in self._dims,
             k_eq_v=self._has("attn_k") and not self._has("attn_v") and not fused,
+            extra_params=count_elements(d for name, d in self._dims.items() if name.startswith(_BESIDE_ATTENTION)),
         )
         return mixers.attention(sizes, index, self._window, self._shared, traits)
 
@@ -126,7 +135,6 @@ class ListedLayer:
         return projections + ("o" if "attn_output.bias" in self._dims else "")
 
     def _qk_norm(self) -> str | None:
-            extra_params=count_elements(d for name, d in self._dims.items() if name.startswith(_BESIDE_ATTENTION)),
         dims = self._dims.get("attn_q_norm.weight")
         if dims is None:
             return None
@@ -210,10 +218,10 @@ class ListedLayer:
             moe_intermediate_size=width,
             gated=self._gated("ffn", "_exps") or self._has("ffn_gate.0"),
             bias="ffn_down_exps.bias" in self._dims,
-            router_bias=any(name.startswith(("exp_probs_b", "ffn_gate_inp.bias")) for name in self._dims),
-            n_shared=max(1, sizes.get("expert_shared_count")) if shared else 0,
             chunk_experts=self._width("ffn_down_chexps", 2),
             chunk_intermediate_size=self._width("ffn_down_chexps", 0),
+            router_bias=any(name.startswith(("exp_probs_b", "ffn_gate_inp.bias")) for name in self._dims),
+            n_shared=max(1, sizes.get("expert_shared_count")) if shared else 0,
             shared_intermediate_size=shared or None,
             shared_gate=self._has("ffn_gate_inp_shexp"),
             dense_parallel=self._width("ffn_down", 0) or None,
@@ -230,8 +238,7 @@ def outside_listed(
 ) -> dict[str, Any]:
     """Everything of a shape but its layers."""
     embedding = outside.get("token_embd.weight", ())
-    table = count_elements([outside.get("per_layer_token_embd.weight", (0,))])
-    ngrams = sizes.array("ple.layers")
+    per_layer = count_elements([outside.get("per_layer_token_embd.weight", (0,))])
     positions = outside.get("position_embd.weight", ())
     pooled = row.embedding or sizes.has("pooling_type")
     final = "output_norm" if "output_norm.weight" in outside else "token_embd_norm"  # encoders, LFM2
@@ -247,8 +254,7 @@ def outside_listed(
         "no_lm_head": "output.weight" not in outside and pooled,
         "lm_head_bias": "output.bias" in outside,
         "learned_positions": positions[1] if len(positions) == 2 else 0,
-        "per_layer_embedding_params": 0 if ngrams else table,
-        "lookup_params": table if ngrams else 0,
+        "per_layer_embedding_params": per_layer,
         "extra_params": count_elements(rest),
         "num_loops": max(1, sizes.get("num_loops", 1)),
         "pooling": POOLING.get(sizes.get("pooling_type")),

@@ -108,7 +108,7 @@ def _by_layer(tensors: Iterable[Tensor], n_layers: int) -> tuple[Dims, list[Dims
                 inside = parts[2].replace("attn_o.", "attn_output.")
                 blocks[index][inside if stack == main else stack + inside] = dims
         else:
-            outside[tensor.name] = tensor.dims
+            outside[name] = dims
     return outside, blocks
 
 
