@@ -63,8 +63,9 @@ class ListedLayer:
         dims = self._dims
         hidden = self._sizes.get("embedding_length")
         norms = sum(1 for name, size in dims.items() if size == (hidden,) and name.removesuffix(".weight") in _NORMS)
+        ngrams = mixers.ngrams(self._sizes, self._index)
         behind = bool(self._sizes.get("swin_norm"))
-        return Layer(self._mixer(), self._feed_forward(), norms, norms_behind=behind)
+        return Layer(self._mixer(), self._feed_forward(), norms, ngrams=ngrams, norms_behind=behind)
 
     def _has(self, name: str) -> bool:
         return f"{name}.weight" in self._dims
@@ -76,7 +77,7 @@ class ListedLayer:
 
     def _mixer(self) -> Mixer:
         sizes, index = self._sizes, self._index
-        if self._has("attn_compressor_kv") or sizes.array("attention.compress_ratios") is not None:
+        if self._has("attn_kv") and sizes.array("attention.compress_ratios") is not None:
             return mixers.compressed(sizes, index)
         if self._has("attn_kv_a_mqa"):
             return mixers.latent(sizes, index, self._has("indexer.attn_k"), "full" if self._has("attn_gate") else None)
@@ -238,7 +239,8 @@ def outside_listed(
 ) -> dict[str, Any]:
     """Everything of a shape but its layers."""
     embedding = outside.get("token_embd.weight", ())
-    per_layer = count_elements([outside.get("per_layer_token_embd.weight", (0,))])
+    table = count_elements([outside.get("per_layer_token_embd.weight", (0,))])
+    ngrams = sizes.array("ple.layers")
     positions = outside.get("position_embd.weight", ())
     pooled = row.embedding or sizes.has("pooling_type")
     final = "output_norm" if "output_norm.weight" in outside else "token_embd_norm"  # encoders, LFM2
@@ -254,7 +256,8 @@ def outside_listed(
         "no_lm_head": "output.weight" not in outside and pooled,
         "lm_head_bias": "output.bias" in outside,
         "learned_positions": positions[1] if len(positions) == 2 else 0,
-        "per_layer_embedding_params": per_layer,
+        "per_layer_embedding_params": 0 if ngrams else table,
+        "lookup_params": table if ngrams else 0,
         "extra_params": count_elements(rest),
         "num_loops": max(1, sizes.get("num_loops", 1)),
         "pooling": POOLING.get(sizes.get("pooling_type")),
