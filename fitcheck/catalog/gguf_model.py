@@ -11,7 +11,7 @@ from fitcheck.catalog.gguf_shape import shape_from_gguf
 from fitcheck.catalog.plausible import implausible
 from fitcheck.catalog.source import LocalSource, clean, unreadable
 from fitcheck.estimate.tensors import parameters
-from fitcheck.types import CountedMixer, Model, PublishedFile, Shape, Tensor
+from fitcheck.types import CountedMixer, MediaEncoder, Model, PublishedFile, Shape, Tensor
 
 MAX_PARTS = 1000
 _SPLIT = re.compile(r"(?P<stem>.*)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf", re.DOTALL)
@@ -113,6 +113,7 @@ def model_from_headers(headers: list[Header], path: str | None, projector: Heade
         context_tokens=first.number(f"{architecture}.context_length") or 0,
         native_dtype=files[0].quant,
         tower_params=towers,
+        encoders=_encoders(projector) if projector is not None else (),
         files=tuple(files),
         grade="A" if exact else "C",
         note=_note(architecture, shape, known),
@@ -120,6 +121,12 @@ def model_from_headers(headers: list[Header], path: str | None, projector: Heade
         file_quant=files[0].quant,
         path=path,
     )
+
+
+def _encoders(projector: Header) -> tuple[MediaEncoder, ...]:
+    from fitcheck.catalog.mmproj import encoders_of
+
+    return encoders_of(projector)
 
 
 def _refuse_parts_of_models(header: Header, architecture: str) -> None:

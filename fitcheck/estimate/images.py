@@ -10,6 +10,7 @@ bound and are not ``exact``.
 from __future__ import annotations
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from fitcheck.types import Backend, FlashAttention, MediaEncoder, Model
 
@@ -18,6 +19,7 @@ MOST_PATCHES = 16384  # 4096 tokens of 2 x 2 patches: the most that encoders are
 FEWEST_LAYERS = 12
 HEADS = 16
 BOUND = "working memory for images is a bound for 4096 tokens an image: the encoder's graph is not known"
+FILE = "mmproj"  # what ``PublishedFile.quant`` calls the file of the encoders
 Plan = tuple[int, int, int]  # bytes of the weights, of the host's buffer, of the GPU's
 
 
@@ -108,11 +110,14 @@ def _bytes_on(
     flash_heads: tuple[int, ...] | None,
     table: EncoderTable | None,
 ) -> EncoderBytes:
-    found = table.find(model.encoders, backend) if table and flash is None else None
-    found = found or plan(model.encoders, backend, flash, flash_heads)
-    if found is None:
-        return bound(model, backend is not None, flash is not False)
-    return EncoderBytes(*found, exact=backend in EXACT)
+    planned = table.find(model.encoders, backend) if table and flash is None else None
+    planned = planned or plan(model.encoders, backend, flash, flash_heads)
+    if planned is None:
+        found = bound(model, backend is not None, flash is not False)
+    else:
+        found = EncoderBytes(*planned, exact=backend in EXACT)
+    file_bytes = next((file.bytes for file in model.files if file.quant == FILE), 0)
+    return replace(found, weights=file_bytes) if file_bytes else found
 
 
 def plan(
