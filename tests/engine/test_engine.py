@@ -55,10 +55,10 @@ class Question(NamedTuple):
 
 ARCHITECTURES = """
 afmoe arcee chatglm cohere2 cohere2moe command-r deepseek2 deepseek32 deepseek4 dots1 ernie4_5 ernie4_5-moe exaone
-exaone-moe exaone4 falcon gemma gemma2 gemma3 gemma3n gemma4 glm-dsa glm4 gpt-oss gpt2 gptneox granite granitehybrid
-granitemoe hunyuan-dense hunyuan-moe internlm2 jamba laguna llama llama4 mellum mimo2 minimax-m2 nanbeige nemotron
-nemotron_h nemotron_h_moe olmo olmo2 olmoe phi2 phi3 phimoe qwen2 qwen2moe qwen2vl qwen3 qwen35 qwen35moe qwen3moe
-qwen3next seed_oss smollm3 stablelm starcoder2 step35
+exaone-moe exaone4 falcon gemma gemma2 gemma3 gemma3n gemma4 glm-dsa glm4 glm5-next gpt-oss gpt2 gptneox granite
+granitehybrid granitemoe hunyuan-dense hunyuan-moe internlm2 jamba laguna llama llama4 mellum mimo2 minimax-m2
+nanbeige nemotron nemotron_h nemotron_h_moe olmo olmo2 olmoe phi2 phi3 phimoe qwen2 qwen2moe qwen2vl qwen3 qwen35
+qwen35moe qwen3moe qwen3next qwen4exp seed_oss smollm3 stablelm starcoder2 step35
 """
 #: the smallest model of each architecture in the usual setting
 USUAL = [Question(architecture) for architecture in ARCHITECTURES.split()]

@@ -13,7 +13,7 @@ from typing import Any
 
 import gguf
 
-from fitcheck.types import LatentAttention, Model, Shape
+from fitcheck.types import Attention, LatentAttention, Model, Shape
 
 SIGMOID = {"expert_gating_func": 2}
 SECTIONS = {"rope.dimension_sections": [11, 11, 10, 0]}
@@ -106,6 +106,9 @@ def write(model: Model, path: Path) -> Path:
         if model.architecture == "glm5-next":  # layers without KV heads keep a state
             kv_heads = [int(isinstance(layer.mixer, LatentAttention)) for layer in shape.each_layer()]
             more["glm5-next.attention.head_count_kv"] = kv_heads
+        if model.architecture == "qwen4exp":  # layers without a ratio attend to everything
+            ratios = [4 * isinstance(layer.mixer, Attention) for layer in shape.each_layer()]
+            more["qwen4exp.attention.compress_ratios"] = ratios
         return {**metadata(model, shape), **more, "tokenizer.ggml.model": "none"}
 
     def add_any(writer: gguf.GGUFWriter, key: str, value: Any) -> None:

@@ -337,7 +337,7 @@ def _tensors(model: Model, shape: Shape) -> Rows:
         yield "output_hc_base.weight", (4,)
         yield "output_hc_scale.weight", (1,)
     if arch == "qwen4exp":
-        yield from _low_rank("hc_head", hidden)
+        yield from _low_rank("output_hc", hidden)
     if shape.lookup_params:
         width = next(hidden // kind.ngrams.heads for kind in shape.kinds if kind.ngrams)
         yield "per_layer_token_embd.weight", (width, shape.lookup_params // width)
@@ -476,7 +476,7 @@ def _mixer(arch: str, shape: Shape, m: Any) -> Rows:
         yield "ssm_norm.weight", (m.v_head_dim,)
         yield "ssm_out.weight", (value, hidden)
     elif isinstance(m, KimiDelta):
-        yield from _kimi_delta(hidden, m)
+        yield from _kimi_delta(arch, hidden, m)
     elif isinstance(m, ShortConvolution):
         yield "shortconv.in_proj.weight", (hidden, 3 * m.channels)
         yield "shortconv.conv.weight", (m.conv_kernel, m.channels)
@@ -577,7 +577,7 @@ def _compressor(name: str, hidden: int, head: int, ratio: int) -> Rows:
     yield f"{name}_compressor_norm.weight", (head,)
 
 
-def _kimi_delta(hidden: int, m: KimiDelta) -> Rows:
+def _kimi_delta(arch: str, hidden: int, m: KimiDelta) -> Rows:
     inner = m.n_heads * m.head_dim
     for letter in "qkv":
         yield f"attn_{letter}.weight", (hidden, inner)
@@ -589,7 +589,7 @@ def _kimi_delta(hidden: int, m: KimiDelta) -> Rows:
             yield f"ssm_{name}_a.weight", (hidden, m.head_dim)
             yield f"ssm_{name}_b.weight", (m.head_dim, inner)
     yield "ssm_beta.weight", (hidden, m.n_heads)
-    yield "ssm_a", (1, m.n_heads)
+    yield "ssm_a", (m.n_heads,) if arch == "glm5-next" else (1, m.n_heads)
     yield "ssm_dt.bias", (inner,)
     yield "ssm_norm.weight", (m.head_dim,)
     yield "attn_output.weight", (inner, hidden)

@@ -52,6 +52,7 @@ def _convolved(g: ModelGraph, il: int, x: Tensor, spec: NgramEmbedding, states: 
 
 
 def _tap(g: ModelGraph, il: int, spec: NgramEmbedding, width: int) -> Tensor:
-    """One weight per channel: a column of the kernel, which as a view ties nothing to a device."""
-    kernel = g.stored("f32", g.layer_devices[il], spec.conv_kernel, width)
-    return g.reshape(g.cont(g.view(kernel, (1, width), (kernel.nb()[1],))), width)
+    """One weight per channel: a column of the kernel, which as a view ties nothing to a device; files hold 16 bits."""
+    kernel = g.stored("f16", g.layer_devices[il], spec.conv_kernel, width)
+    column = g.cont(g.view(kernel, (1, width), (kernel.nb()[1],)))
+    return g.op("CPY", "f32", (width,), g.reshape(column, width))

@@ -95,7 +95,8 @@ def _pooled(g: ModelGraph, il: int, rows: Tensor, head: int, pools: int) -> Tens
     """Keys of the members of each pool, weighed by the softmax of their gates: [head, pools]."""
     rows = g.reshape(rows, 2 * head, POOL, pools)
     keys, gates = (g.view(rows, (head, POOL, pools), rows.nb()[1:3]) for _ in range(2))
-    gates = g.vector("ADD", il, "indexer_compressor_ape", gates, head, POOL)
+    places = g.op("ADD", "f32", gates.ne, gates)
+    gates = g.weighted(places, il, "indexer_compressor_ape", (head, POOL, 1, 1), POOL * pools)
     gates = g.reshape(g.cont(g.permute(gates, 1, 0, 2, 3)), POOL, head * pools)
     shares = g.reshape(g.same("SOFT_MAX", gates), POOL, head, pools)
     keys = g.cont(g.permute(keys, 1, 0, 2, 3))

@@ -71,7 +71,7 @@ class Qwen4Exp(Decoder):
     def _last_read(self, x: Tensor) -> Tensor:
         """The same at the head, where no kernel does it at once."""
         g, tokens = self.g, x.ne[2]
-        normed, gates = self._gates(g.head, x, "hc_head")
+        normed, gates = self._gates(g.head, x, "output_hc")
         gated = g.reshape(g.mul(normed, g.unary(gates)), g.d, STREAMS, tokens)
         streams = [g.view(gated, (g.d, tokens), (gated.nb()[2],)) for _ in range(STREAMS)]
         total = g.cont(streams[0])
