@@ -21,6 +21,7 @@ from fitcheck.errors import FitcheckError
 from fitcheck.types import Model
 
 MAX_SUGGESTIONS = 5
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 _LIKE = 0.6  # how much of the letters two names must share for one to be suggested for the other
 
 _ANSWERS_AT_ONCE = frozenset({"instruct", "chat", "it"})
@@ -260,6 +261,8 @@ def _unknown(text: str, asked: Spelling, models: Iterable[Model]) -> FitcheckErr
     close = suggestions(asked, models)
     if close:
         hint = f"did you mean {' or '.join([', '.join(close[:-1]), close[-1]] if len(close) > 1 else close)}?"
+    if _HUB_ID.fullmatch(text.strip()):
+        hint += f"; hf:{_shown(text.strip())} reads it from the Hub"
     return FitcheckError("unknown_model", f"unknown model {_shown(text)!r}", hint)
 
 
