@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from itertools import accumulate
+from operator import mul
 from typing import NamedTuple
 
 from fitcheck.estimate.cache import CacheSettings, layer_cache_bytes
@@ -68,35 +69,34 @@ class Load:
         self.has_experts = any(kind.has_experts for kind in kinds)
 
     @cached_property
+    def _named(self) -> list[tuple[str, LayerLoad]]:
+        """The kinds with their letters."""
+        return [(chr(97 + index), kind) for index, kind in enumerate(self.kinds)]
+
+    @cached_property
     def all_layers(self) -> LayerLoad:
         """The sum over all layers."""
-        counts = [self.letters.count(chr(97 + index)) for index in range(len(self.kinds))]
-        return LayerLoad(*(sum(map(int.__mul__, counts, column)) for column in zip(*self.kinds, strict=True)))
+        return self._sum(0, self.n_layers)
 
     @cached_property
     def gpu_sums(self) -> tuple[list[int], list[int]]:
         """Running sums of what layers take on a GPU: all but routed experts, and those."""
-        rest = [kind.gpu_dense + kind.gpu_kv + kind.state for kind in self.kinds]
-        experts = [kind.gpu_experts for kind in self.kinds]
-        numbers = [ord(letter) - 97 for letter in self.letters]
+        rest = {letter: kind.gpu_dense + kind.gpu_kv + kind.state for letter, kind in self._named}
+        experts = {letter: kind.gpu_experts for letter, kind in self._named}
         return (
-            list(accumulate((rest[number] for number in numbers), initial=0)),
-            list(accumulate((experts[number] for number in numbers), initial=0)),
+            list(accumulate(map(rest.__getitem__, self.letters), initial=0)),
+            list(accumulate(map(experts.__getitem__, self.letters), initial=0)),
         )
 
-    @cached_property
-    def _sums(self) -> tuple[list[int], ...]:
-        """Running sums over layers, one list per field of ``LayerLoad``; the n-th entry is that of the first n."""
-        layers = [self.kinds[ord(letter) - 97] for letter in self.letters]
-        return tuple(list(accumulate(column, initial=0)) for column in zip(*layers, strict=True))
+    def _sum(self, first: int, last: int) -> LayerLoad:
+        counts = [self.letters.count(letter, first, last) for letter, _ in self._named]
+        return LayerLoad._make([sum(map(mul, counts, column)) for column in zip(*self.kinds, strict=True)])
 
     def layers(self, first: int, last: int) -> LayerLoad:
         """The sum over layers [first, last)."""
-        if first == 0 and last == self.n_layers:
-            return self.all_layers
         if first == last:
             return NO_LAYERS
-        return LayerLoad(*(column[last] - column[first] for column in self._sums))
+        return self.all_layers if last - first == self.n_layers else self._sum(first, last)
 
     @cached_property
     def least_of_layers(self) -> int:

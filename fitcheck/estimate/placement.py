@@ -8,7 +8,9 @@ fits without the margin is tight, and taken before one that leaves more on the h
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from operator import add
 from typing import NamedTuple
 
 from fitcheck.estimate.images import Placed
@@ -216,11 +218,11 @@ def split_by(load: Load, shares: tuple[int, ...], gpu_layers: int | None = None,
     n = load.n_layers + load.prediction_layers
     wanted = n + 1 if gpu_layers is None else gpu_layers
     ends = split_ends(n, wanted, shares)
-    output = next(device for device, end in enumerate(ends) if end > n) if wanted else 0
+    output = bisect_right(ends, n) if wanted else 0
     kind = PlacementKind.GPU if wanted > n and not cpu_expert_layers else PlacementKind.SPLIT
     if wanted > n:
         wanted += (load.loops - 1) * load.n_layers
-    return Split(kind, wanted, cpu_expert_layers, tuple(min(end, load.n_layers) for end in ends), output)
+    return Split(kind, wanted, cpu_expert_layers, tuple([min(end, load.n_layers) for end in ends]), output)
 
 
 def candidate(ground: Ground, split: Split, compute: Compute | None = None) -> Candidate:
@@ -324,34 +326,42 @@ def _best_split(ground: Ground) -> Candidate | None:
     each has its own, and the one found does not keep it after all, more is left on the host.
     """
     load, gpus = ground.load, ground.gpus
-    if load.least + ground.host_overhead > ground.host_have + sum(gpu.room_bytes for gpu in gpus):
+    if load.least + ground.host_overhead > ground.host_have + sum([gpu.room_bytes for gpu in gpus]):
         return None
-
-    def experts_left(count: int) -> Split:
-        return gpu_split(load, gpus, None, count)
-
+    shares = tuple([gpu.room_bytes for gpu in gpus])
+    rest, experts = load.gpu_sums
     if load.has_experts:
-        found = _least_left(ground, experts_left, load.n_layers)
+        found = _least_left(ground, lambda count: split_by(load, shares, None, count), load.n_layers, experts)
         if found is not None:
             return found
     all_layers = load.n_layers + load.prediction_layers
-    return _least_left(ground, lambda count: gpu_split(load, gpus, all_layers + 1 - count), all_layers)
+    layers = list(map(add, rest, experts))
+    return _least_left(ground, lambda count: split_by(load, shares, all_layers + 1 - count), all_layers, layers)
 
 
-def _least_left(ground: Ground, split_with: Callable[[int], Split], most: int) -> Candidate | None:
-    """The split with the smallest number in [1, ``most``] whose GPUs keep the margin, None where none does."""
+def _least_left(
+    ground: Ground, split_with: Callable[[int], Split], most: int, freed: Sequence[int]
+) -> Candidate | None:
+    """The split with the smallest number in [1, ``most``] whose GPUs keep the margin, None where none does.
+
+    ``freed``: bytes that the GPUs together are rid of with the first n layers left on the host, by n.
+    """
     load = ground.load
     room = _room(ground, split_with(most))
+    # no fewer than if the cards were one memory, which of a single card is the answer
+    rest, experts = load.gpu_sums
+    surplus = rest[-1] + experts[-1] + load.output.gpu - sum([max(each, 0) for each in room])
+    least = max(1, bisect_left(freed, surplus))
 
     def hold(count: int) -> bool:
         split = split_with(count)
         return gpus_hold(load, split.ends, split.output, split.cpu_expert_layers, room)
 
-    if not hold(most):
+    left = _first(hold, least, most)
+    if left is None:
         return None
-    left = _first(hold, 1, most)
     found = _settled(ground, split_with(left))
-    while left < most and any(use.left < ground.margin for use in found.uses[1:]):
+    while left < most and any([use.left < ground.margin for use in found.uses[1:]]):
         left += 1
         found = _settled(ground, split_with(left))
     return found
@@ -360,18 +370,21 @@ def _least_left(ground: Ground, split_with: Callable[[int], Split], most: int) -
 def _room(ground: Ground, split: Split) -> tuple[int, ...]:
     """What each GPU has for weights and caches when it also keeps the margin free."""
     compute = ground.compute(split).bytes + (0,) * len(ground.gpus)
-    return tuple(gpu.room_bytes - ground.margin - compute[index] for index, gpu in enumerate(ground.gpus, start=1))
+    return tuple([gpu.room_bytes - ground.margin - compute[index] for index, gpu in enumerate(ground.gpus, start=1)])
 
 
-def _first(fits: Callable[[int], bool], low: int, high: int) -> int:
-    """The smallest number in [low, high] that fits, where all larger ones do and ``high`` does."""
-    while low < high:
-        middle = (low + high) // 2
-        if fits(middle):
-            high = middle
-        else:
-            low = middle + 1
-    return low
+def _first(fits: Callable[[int], bool], low: int, high: int) -> int | None:
+    """The smallest number in [low, high] that fits, where all larger ones do; None where none does. It is looked for
+    near ``low``.
+    """
+    if low > high:
+        return None
+    tried, step = low, 1
+    while not fits(tried):
+        if tried == high:
+            return None
+        low, tried, step = tried + 1, min(tried + step, high), 2 * step
+    return low + bisect_left(range(low, tried), True, key=fits)
 
 
 def parallel_candidate(ground: Ground) -> Candidate:
