@@ -27,9 +27,7 @@ _TOKEN = re.compile(
 )
 SIZE = re.compile(r"(?:\d+x)?\d+(?:\.\d+)?[bmt]")
 DETAIL = re.compile(r"a\d+(?:\.\d+)?[bm]|v0\.\d+|\d{4}|\d+k")  # active size, revision, year and month, context
-_PLAIN_WORDS = frozenset(
-    {"instruct", "chat", "it", "hf", "model", "preview", "v", "abliterated", "uncensored", "heretic"}
-)
+_PLAIN_WORDS = frozenset({"instruct", "chat", "it", "hf", "model", "preview", "v"})
 
 
 class Spelling(Struct, frozen=True):
