@@ -34,6 +34,7 @@ from fitcheck.types import (
 
 HOST = 0  # device number of the host in ``BufferQuestion.layer_devices`` and index of its bytes in the answer
 CONTEXT_STEP = 256  # tokens: the engine rounds contexts up to it
+MAX_CONTEXT = 1 << 40  # tokens: more than any context
 PLANNED_CACHES = ("f16", "q8_0")  # types of K and V that the table knows
 USUAL_TYPE = "q8_0"  # of weights whose type is not told
 PIPELINE_COPIES = 4  # of inputs, where several GPUs work on several micro-batches at once (GGML_SCHED_MAX_COPIES)
@@ -96,7 +97,7 @@ class BufferTable(Struct, frozen=True):
     bytes per step of 256 tokens, GPU bytes, GPU bytes per step; decoded when first asked for. Splits ("experts": all
     routed experts on the host, "half": the first half of the layers) have two GPU series: without copies of weights,
     and what lies below the largest copy; "half weights" lists what is copied. ``bound`` makes of them an answer for
-    all splits of their kind.
+    all splits of their kind. "contexts", where a row has it: its step, and the longest context that was planned.
     """
 
     models: dict[str, int]
@@ -142,14 +143,20 @@ class BufferTable(Struct, frozen=True):
         row = self.models.get(question.model)
         if row is None or not _is_common(question):
             return ()
+        step, longest = self.grid(row)
         pieces = self._pieces(row, f"{kind} {question.kv_type_k}")
         context = -(-question.context_tokens // CONTEXT_STEP) * CONTEXT_STEP
         at = bisect_right(pieces, context, key=lambda piece: piece[0]) - 1
-        if at < 0:
+        if at < 0 or context > longest:
             return ()
         piece = pieces[at]
-        steps = (context - piece[0]) // CONTEXT_STEP
+        steps = -(-(context - piece[0]) // step)
         return tuple(piece[i] + steps * piece[i + 1] for i in range(1, len(piece), 2))
+
+    def grid(self, row: int) -> tuple[int, int]:
+        """Tokens from which to which next context a row grows, and the longest context that it knows."""
+        raw = self.rows[row].get("contexts")
+        return decode(raw, type=tuple[int, int]) if raw is not None else (CONTEXT_STEP, MAX_CONTEXT)
 
     def _pieces(self, row: int, name: str) -> tuple[Piece, ...]:
         key = (row, name)
@@ -267,7 +274,8 @@ def upper_bound(question: BufferQuestion) -> ComputeBuffers:
     d = shape.hidden_size
     width = max((_layer_width(layer, d, question) for layer in shape.kinds), default=0)
     mask = context * tokens * (2 if question.flash_attention else 4) * 2
-    full = 4 * tokens * width + mask + 4 * outputs * (shape.vocab_size + d) + 4 * d * tokens
+    logits = 2 * 4 * outputs * shape.vocab_size  # Chameleon overwrites some in a second copy
+    full = 4 * tokens * width + mask + logits + 4 * outputs * d + 4 * d * tokens
     if (question.kv_type_k, question.kv_type_v) != ("f16", "f16"):
         full += _cached_copies_bytes(question)
     gpus = max(question.layer_devices, default=0)
