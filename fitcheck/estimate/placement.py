@@ -361,7 +361,7 @@ def _least_left(
     if left is None:
         return None
     found = _settled(ground, split_with(left))
-    while left < most and any([use.left < ground.margin for use in found.uses[1:]]):
+    while left < most and any(use.left < ground.margin for use in found.uses[1:]):
         left += 1
         found = _settled(ground, split_with(left))
     return found
