@@ -1,16 +1,18 @@
 """Plan the compute buffers of the catalog's models and write ``fitcheck/data/buffers.json``.
 
-Run ``python -m fitcheck.accuracy.buffers_table`` after a change of the catalog or of ``fitcheck.estimate.graph``. For
-each model, placement and cache type the planner is asked at as few contexts as it takes to find the straight pieces
-between which it bends: two points from each end give two lines; where they meet is tried next. Half of the layers on
-the host bends all the time and stands for other splits anyway: there contexts are doubled, with lines between them.
-The result is the same for the same input.
+Run ``python -m fitcheck.accuracy.buffers_table`` after a change of the catalog or of ``fitcheck.estimate.graph``; with
+names of models only those are planned again, and the other rows stay. For each model, placement and cache type the
+planner is asked at as few contexts as it takes to find the straight pieces between which it bends: two points from each
+end give two lines; where they meet is tried next. Half of the layers on the host bends all the time and stands for
+other splits anyway: there contexts are doubled, with lines between them. Where a cell stands for several tokens, plans
+grow by larger steps and bend often: there every step is planned, up to ``SAMPLED``. The result is the same for the same
+input.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +24,40 @@ from fitcheck.estimate.graph.architectures import ARCHITECTURES
 from fitcheck.estimate.graph.whole import copied_weights, planned_bytes
 from fitcheck.estimate.quantizations import Quantizations
 from fitcheck.estimate.quantize import count_rope_factors, stored_shape
-from fitcheck.types import Backend, MixtureOfExperts, Model, Shape
+from fitcheck.types import Backend, CompressedAttention, MixtureOfExperts, Model, Shape
 
 TARGET = Path(__file__).parent.parent / "data" / "buffers.json"
 ENGINE = "llama.cpp 0c1e57098"
 UNKNOWN_CONTEXT = 131_072
 SMALLEST_TYPE = "iq1_s"  # what is left when copied weights hardly count
 USUAL_TYPE = "q8_0"
+SAMPLED = 131_072  # tokens up to which models with compressed caches are planned
 Bytes = tuple[int, ...]
+
+
+def context_step(shape: Shape) -> int:
+    """Tokens by which plans grow: caches are padded to so many cells, and a cell may stand for several tokens."""
+    mixers = [kind.mixer for kind in shape.kinds]
+    ratios = [m.compress_ratio for m in mixers if isinstance(m, CompressedAttention) and m.compress_ratio]
+    return CONTEXT_STEP * min(ratios, default=1)
+
+
+def sampled_pieces(f: Callable[[int], Bytes], step: int, last: int) -> list[list[int]]:
+    """``f`` at every context: those below ``step`` one by one, then by steps, runs of the same growth in one piece."""
+    pieces = [_piece(context, f(context), None) for context in range(CONTEXT_STEP, step, CONTEXT_STEP)]
+    growth: Bytes | None = None
+    here = f(step)
+    for context in range(step, last, step):
+        there = f(context + step)
+        if growth != (growth := tuple(y - x for x, y in zip(here, there, strict=True))):
+            pieces.append(_piece(context, here, growth))
+        here = there
+    return pieces
+
+
+def _piece(context: int, values: Bytes, growth: Bytes | None) -> list[int]:
+    slopes = growth or (0,) * len(values)
+    return [context, *(number for pair in zip(values, slopes, strict=True) for number in pair)]
 
 
 def straight_pieces(f: Callable[[int], Bytes], first: int, last: int) -> list[list[int]]:
@@ -140,7 +168,8 @@ def plans(model: Model, shape: Shape, rope_factors: int) -> dict[str, Any]:
     """All plans of one model, by "placement cache-type", and what its splits copy."""
     longest = model.context_extended_tokens or model.context_tokens or UNKNOWN_CONTEXT
     last = max(2, -(-longest // CONTEXT_STEP)) * CONTEXT_STEP
-    found: dict[str, Any] = {}
+    step = context_step(shape)
+    found: dict[str, Any] = {"contexts": (step, SAMPLED)} if step > CONTEXT_STEP else {}
     for name, placement in placements_of(shape, rope_factors).items():
         split = name in ("half", "experts")
         if split:
@@ -157,6 +186,9 @@ def plans(model: Model, shape: Shape, rope_factors: int) -> dict[str, Any]:
                 least = _planned(_question(model, shape, context, placement, cache, SMALLEST_TYPE))[1]
                 return host, least, gpu[0] - copied_bytes(found[f"{name} weights"], usual.weight_type)[0]  # noqa: B023
 
+            if step > CONTEXT_STEP:
+                found[f"{name} {cache}"] = sampled_pieces(bytes_at, step, SAMPLED)
+                continue
             pieces = straight_pieces(bytes_at, CONTEXT_STEP, CONTEXT_STEP)
             find = doubled_pieces if name == "half" else straight_pieces
             found[f"{name} {cache}"] = pieces + find(bytes_at, 2 * CONTEXT_STEP, last)
@@ -184,8 +216,8 @@ def _planned(question: BufferQuestion) -> Bytes:
     return planned
 
 
-def build(models: tuple[Model, ...], quantizations: Quantizations) -> dict[str, Any]:
-    """The whole table; models of the same shape share a row."""
+def build(models: Iterable[Model], quantizations: Quantizations, kept: dict[str, Any]) -> dict[str, Any]:
+    """The whole table; models of the same shape share a row. ``kept``: rows that stand as they are, by model."""
     rows: list[dict[str, Any]] = []
     numbers: dict[bytes, int] = {}
     index: dict[str, int] = {}
@@ -198,20 +230,31 @@ def build(models: tuple[Model, ...], quantizations: Quantizations) -> dict[str, 
         key = msgspec.json.encode((model.architecture, longest, shape, factors))
         if key not in numbers:
             try:
-                rows.append(dict(sorted(plans(model, shape, factors).items())))
+                rows.append(kept.get(model.id) or dict(sorted(plans(model, shape, factors).items())))
             except LookupError:
                 continue
             numbers[key] = len(rows) - 1
-            print(f"{len(rows):4d} {model.id}", file=sys.stderr)
+            if model.id not in kept:
+                print(f"{len(rows):4d} {model.id}", file=sys.stderr)
         index[model.id] = numbers[key]
     return {"engine": ENGINE, "models": index, "rows": rows}
 
 
-def main() -> None:
-    """Plan everything and write the file."""
-    table = build(catalog.load().models, facts.load().quantizations)
+def _kept(names: set[str]) -> dict[str, Any]:
+    """The rows of the table as it is, but for the models named; none where no model is."""
+    if not names:
+        return {}
+    table = msgspec.json.decode(TARGET.read_bytes())
+    return {model: table["rows"][row] for model, row in table["models"].items() if model not in names}
+
+
+def main(names: list[str]) -> None:
+    """Plan the models named, or all of them, and write the file."""
+    kept = _kept(set(names))
+    models = [model for model in catalog.load().models if not names or model.id in names or model.id in kept]
+    table = build(models, facts.load().quantizations, kept)
     TARGET.write_bytes(msgspec.json.encode(table).replace(b'},{"cpu', b'},\n{"cpu') + b"\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
