@@ -173,7 +173,6 @@ class Session:
     def chooser(self, request: Request) -> Chooser:
         """Chooses quantisations on the machine."""
         from fitcheck.advise.choose import Chooser
-
         from fitcheck.advise.suit import for_task
 
         estimator = self.estimator  # first: what it reads takes as long as the look at the machine still goes on
@@ -186,6 +185,13 @@ class Session:
         models = self.catalog.models if models is None else models
         qualities = self.qualities
         return Ranker(models, self.chooser(request), qualities)
+
+    def unknown_memory(self) -> tuple[str, ...]:
+        """What to pass where the machine does not say how much memory it has: then nothing fits on it."""
+        if self.machine.ram.total_bytes:
+            return ()
+        problems = (problem for problem in self.machine.problems if problem.part == "ram")
+        return tuple(f"{problem.message}: {problem.hint}" for problem in problems)
 
     def missing_tools(self, commands: Iterable[str]) -> tuple[str, ...]:
         """Where to get each program that the commands start and this machine does not have, a line for each."""

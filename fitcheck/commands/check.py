@@ -46,7 +46,7 @@ def check(session: Session, request: Request, wishes: tuple[Wish, ...]) -> Repor
         exit_code=EXIT_OK if passed else EXIT_NO,
         checks=checks,
         fits=tuple(c.fit for c in checks if c.fit),
-        notes=(*notes, *session.missing_tools(_next_steps(checks, passed))),
+        notes=(*notes, *session.unknown_memory(), *session.missing_tools(_next_steps(checks, passed))),
         next_steps=tuple(_next_steps(checks, passed)),
     )
 

@@ -29,6 +29,7 @@ def scan(session: Session, request: Request, limit: int | None = SHOWN, installe
             *_order(session, ranking.fits),
             *ranking.notes,
             *problems,
+            *session.unknown_memory(),
             *session.missing_tools(answer.command for answer in ranking.best),
         ),
         next_steps=tuple(_next_steps(ranking.best, installed)),

@@ -100,7 +100,7 @@ def _lay_out(document: Document, width: int) -> Iterator[tuple[Span, ...]]:
         if isinstance(block, Line):
             yield from wrap(block, width)
         elif isinstance(block, Table):
-            yield from table_lines(block, width)
+            yield from table_lines(block, width) if block.rows else ()
         else:
             yield from _bar_lines(block, width)
 

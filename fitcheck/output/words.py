@@ -68,6 +68,8 @@ def short_name(name: str) -> str:
 
 
 def _ram(machine: Machine) -> str:
+    if not machine.ram.total_bytes:
+        return "RAM unknown"
     total, usable = _whole(machine.ram.total_bytes), machine.ram.usable_bytes
     free = _gib(usable) if total.endswith("GiB") else format_bytes(usable)
     return f"{total} RAM" + (f", {free} free" if usable < machine.ram.total_bytes else "")

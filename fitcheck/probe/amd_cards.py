@@ -386,7 +386,7 @@ def _bandwidth(card: _Card, row: GpuRow | None, target: str | None, unified: boo
         reported = bits / 8 * card.memory_mhz * 1e6 * transfers / card.parts
         if reported and (in_table is None or 0.5 < reported / in_table < 1.5):
             return Rate(reported, Origin.REPORTED, f"{bits} bit x {card.memory_mhz} MHz x {transfers} ({kind})")
-    return Rate(in_table, Origin.CATALOG, f"gpus.json: {row.name}") if row and in_table else None
+    return Rate(in_table, Origin.CATALOG, f"table of GPUs: {row.name}") if row and in_table else None
 
 
 def _memory_type(card: _Card, row: GpuRow | None, target: str | None, unified: bool) -> str | None:

@@ -99,11 +99,11 @@ def _queried_bytes(host: Host, device: DisplayDevice) -> int | None:
 
 
 def _own_pool(host: Host, row: GpuRow | None, vram: int | None) -> tuple[Pool, str]:
-    rate = Rate(row.bandwidth_per_s, Origin.CATALOG, f"gpus.json: {row.name}") if row else None
+    rate = Rate(row.bandwidth_per_s, Origin.CATALOG, f"table of GPUs: {row.name}") if row else None
     if vram:
         return Pool(vram, None, vram, rate), ""
     if row is not None and row.memory_bytes:
-        return Pool(row.memory_bytes, None, row.memory_bytes, rate), f"gpus.json: {row.name}"
+        return Pool(row.memory_bytes, None, row.memory_bytes, rate), f"table of GPUs: {row.name}"
     total = _opencl_bytes(host) or 0
     return Pool(total, None, total, rate), "clinfo"
 
@@ -129,7 +129,7 @@ def _shared_pool(host: Host, row: GpuRow | None) -> tuple[Pool, str]:
     from fitcheck.probe.ram import read_ram
 
     ram = read_ram(host, read_confinement(host)).ram
-    rate = Rate(row.bandwidth_per_s, Origin.CATALOG, f"gpus.json: {row.name}") if row else None
+    rate = Rate(row.bandwidth_per_s, Origin.CATALOG, f"table of GPUs: {row.name}") if row else None
     if ram is None:
         return Pool(0, None, 0, rate), ""
     heap = ram.total_bytes * 3 // 4 if ram.total_bytes > _SMALL_BYTES else ram.total_bytes // 2

@@ -261,7 +261,7 @@ def _row(chip: str, facts: _Facts, cpus: CpuTable) -> GpuRow | None:
 
 
 def _rate(row: GpuRow) -> Rate:
-    return Rate(row.bandwidth_per_s, Origin.CATALOG, f"gpus.json: {row.name}")
+    return Rate(row.bandwidth_per_s, Origin.CATALOG, f"table of GPUs: {row.name}")
 
 
 def _card(chip: str, facts: _Facts, row: GpuRow | None, ram: Pool | None) -> Accelerator:

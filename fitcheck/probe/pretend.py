@@ -135,7 +135,7 @@ def _ram(
     total = installed if exact else int(installed * _visible_share(processor, chip))
     free = total - max(GIB // 2, min(4 * GIB, total // 16))
     if chip is not None:
-        bandwidth = Rate(chip.bandwidth_per_s, Origin.CATALOG, f"gpus.json: {chip.name}")
+        bandwidth = Rate(chip.bandwidth_per_s, Origin.CATALOG, f"table of GPUs: {chip.name}")
     else:
         bandwidth = for_one_process(_memory_rate(processor.row, sockets, told), _cpu(processor, sockets))
     return Pool(total, max(0, free), max(0, free), bandwidth)
@@ -198,7 +198,7 @@ def _own_pool(row: GpuRow, part: Part, vram_bytes: int | None) -> Pool:
     """A card's own memory as the driver reports it, of which the driver keeps a part."""
     total = vram_bytes or row.memory_bytes or int((part.memory_gib or 0) * GIB)
     free = max(0, total - driver_reserve_bytes(total))
-    return Pool(total, free, free, Rate(row.bandwidth_per_s, Origin.CATALOG, f"gpus.json: {row.name}"))
+    return Pool(total, free, free, Rate(row.bandwidth_per_s, Origin.CATALOG, f"table of GPUs: {row.name}"))
 
 
 def driver_reserve_bytes(total_bytes: int) -> int:

@@ -57,7 +57,7 @@ def _accelerator(index: int, device: Device, rows: tuple[GpuRow, ...]) -> Accele
         name=re.sub(r"\s*\((?:RADV|DG2|BMG|LNL|MTL|ARL).*\)$", "", device.name),
         memory_bytes=None if unified else total,
     )
-    rate = Rate(row.bandwidth_per_s, Origin.CATALOG, f"gpus.json: {row.name}") if row else None
+    rate = Rate(row.bandwidth_per_s, Origin.CATALOG, f"table of GPUs: {row.name}") if row else None
     return Accelerator(
         index=index,
         name=device.name,

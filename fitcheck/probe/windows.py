@@ -251,7 +251,7 @@ def _backends(vendor: Vendor, row: GpuRow | None) -> tuple[Backend, ...]:
 def _pool(adapter: Adapter, row: GpuRow | None, unified: bool, useful: bool, ram: Pool | None) -> Pool:
     """A card's own memory; on a chip the carve-out and what Windows shares. Shared memory of a card with its own does
     not count: over the link it is slower than the processor's."""
-    rate = Rate(row.bandwidth_per_s, Origin.CATALOG, f"gpus.json: {row.name}") if row else None
+    rate = Rate(row.bandwidth_per_s, Origin.CATALOG, f"table of GPUs: {row.name}") if row else None
     if unified:
         total = adapter.own_bytes + adapter.shared_bytes
         free_ram = ram.usable_bytes if ram else adapter.shared_bytes

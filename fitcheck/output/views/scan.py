@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fitcheck.output.document import BLANK, DIM, STRONG, Block, Column, Document, Span, Table, line
-from fitcheck.output.words import machine_line, next_steps, room_for, speed_for, verdict, where
+from fitcheck.output.words import machine_line, next_steps, speed_for, verdict, where
 from fitcheck.types import Fit, Report, Request, Task
 from fitcheck.units import format_bytes, format_tokens
 
@@ -15,7 +15,6 @@ COLUMNS = (
     Column("NEEDS", right=True, keep=5),
     Column("ON", keep=4),
     Column("TOKENS/S", right=True, keep=8),
-    Column("ROOM FOR", right=True, keep=3),
     Column("VERDICT", keep=9),
 )
 
@@ -62,7 +61,6 @@ def _row(fit: Fit, request: Request | None) -> tuple[Span, ...]:
         Span(format_bytes(fit.need_bytes)),
         Span(where(fit)),
         Span(speed_for(fit.speed, request)),
-        Span(room_for(fit)),
         verdict(fit.verdict),
     )
 
@@ -80,8 +78,8 @@ def _hidden(report: Report) -> str:
 def _footnote(report: Report) -> str:
     request = report.request
     context = "full" if request is None or request.context_tokens is None else format_tokens(request.context_tokens)
-    runtimes = ", ".join(dict.fromkeys(fit.runtime for fit in report.fits)) or "no runtime"
+    settings = ", ".join(dict.fromkeys((f"{context} context", *(fit.runtime for fit in report.fits))))
     assumed = any(fit.speed and fit.speed.assumed for fit in report.fits)
     reading = " Tokens/s are read, not written." if request is not None and request.task is Task.EMBEDDING else ""
     mark = " ~ marks speeds that rest on an assumption." if assumed and not reading else ""
-    return f"{context} context, {runtimes}.{reading}{mark}"
+    return f"{settings}.{reading}{mark}"
