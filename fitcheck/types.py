@@ -278,7 +278,8 @@ class Indexer(Value, frozen=True):
 class LatentAttention(Value, frozen=True, tag_field="type", tag="mla"):
     """Multi-head latent attention: one compressed vector per token is cached (kv_lora_rank + qk_rope_head_dim).
 
-    Where it is not ``absorbed`` (MiniCPM3, files of before April 2025), whole keys and values are.
+    Where it is not ``absorbed`` (MiniCPM3, files of before April 2025), whole keys and values are. ``window``: the
+    sliding window in tokens. ``gate``: ``full`` or ``per_head``, as in ``Attention``.
     """
 
     n_heads: int
@@ -291,6 +292,7 @@ class LatentAttention(Value, frozen=True, tag_field="type", tag="mla"):
     gate: str | None = None
     extra_params: int = 0
     absorbed: bool = True
+    window: int | None = None
 
 
 class CompressedAttention(Value, frozen=True, tag_field="type", tag="csa"):
