@@ -156,7 +156,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         "arctic grovemoe rwkv6 rwkv7 rwkv6qwen2 arwkv7 t5", Architecture(qk_norm="per_head", needs_tensors=True)
     ),
     "t5encoder": Architecture(embedding=True, needs_tensors=True),
-    "dots3note": Architecture(windows=Windows()),
+    "dots3note": Architecture(gate="per_head", router_bias=True, windows=Windows()),
     "deepseek4": Architecture(router_bias=True, windows=Windows(period=0)),
     "modern-bert": Architecture(embedding=True, normed_embedding=True, windows=Windows(period=3, full_first=True)),
     "bert": Architecture(

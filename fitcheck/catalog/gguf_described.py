@@ -48,7 +48,7 @@ class DescribedLayer:
         if sizes.has("attention.kv_lora_rank"):
             listed = sizes.array("attention.indexer.types")
             indexed = listed is None or (index < len(listed) and bool(listed[index]))
-            return mixers.latent(sizes, index, indexed, row.gate)
+            return mixers.latent(sizes, index, indexed, row.gate, self._window)
         k_eq_v = bool(sizes.get("k_eq_v_layers", layer=index))  # not in GGUF files, where tensors tell
         sinks = row.sinks == "all" or (row.sinks == "windowed" and self._window is not None)
         traits = mixers.Traits(

@@ -80,7 +80,7 @@ class ListedLayer:
         if self._has("attn_kv") and sizes.array("attention.compress_ratios") is not None:
             return mixers.compressed(sizes, index)
         if self._has("attn_kv_a_mqa"):
-            return mixers.latent(sizes, index, self._has("indexer.attn_k"), "full" if self._has("attn_gate") else None)
+            return mixers.latent(sizes, index, self._has("indexer.attn_k"), self._latent_gate(), self._window)
         if self._has("shortconv.conv"):
             return mixers.short_convolution(sizes)
         if self._has("ssm_conv1d_q"):
@@ -141,6 +141,11 @@ class ListedLayer:
             return None
         key, _ = mixers.head_dims(self._sizes, self._index, self._window is not None)
         return "per_head" if dims == (key,) else "full"
+
+    def _latent_gate(self) -> str | None:
+        width = self._width("attn_gate", 1)
+        heads = self._sizes.get("attention.head_count", layer=self._index)
+        return None if not width else "per_head" if width == heads else "full"
 
     def _gate(self) -> str | None:
         heads = self._sizes.get("attention.head_count", layer=self._index)

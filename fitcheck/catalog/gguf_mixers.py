@@ -91,17 +91,19 @@ def indexer(sizes: Sizes) -> Indexer | None:
     return Indexer(heads, sizes.get("attention.indexer.key_length"), top_k=keys)
 
 
-def latent(sizes: Sizes, layer: int, indexed: bool, gate: str | None = None) -> Mixer:
-    """Latent attention; without absorbed matrices llama.cpp caches whole keys and values."""
+def latent(sizes: Sizes, layer: int, indexed: bool, gate: str | None = None, window: int | None = None) -> Mixer:
+    """Latent attention; without absorbed matrices llama.cpp caches whole keys and values. Layers with a ``window`` may
+    have sizes of their own."""
+    own = "_swa" if window and sizes.has("attention.kv_lora_rank_swa") else ""
     heads = sizes.get("attention.head_count", layer=layer)
     rope = sizes.get("rope.dimension_count")
     absorbed = sizes.has("attention.key_length_mla")
     key, value = head_dims(sizes, layer, False)
     if absorbed:
-        key, value = sizes.get("attention.key_length_mla"), sizes.get("attention.value_length_mla")
+        key, value = sizes.get(f"attention.key_length_mla{own}"), sizes.get(f"attention.value_length_mla{own}")
     return LatentAttention(
         n_heads=heads,
-        kv_lora_rank=sizes.get("attention.kv_lora_rank"),
+        kv_lora_rank=sizes.get(f"attention.kv_lora_rank{own}"),
         qk_nope_head_dim=max(0, key - rope),
         qk_rope_head_dim=rope,
         v_head_dim=value,
@@ -109,6 +111,7 @@ def latent(sizes: Sizes, layer: int, indexed: bool, gate: str | None = None) -> 
         indexer=indexer(sizes) if indexed else None,
         gate=gate,
         absorbed=absorbed,
+        window=window,
     )
 
 

@@ -124,7 +124,7 @@ class _Cache:
         return size
 
     def _latent(self, a: LatentAttention) -> int:
-        cells = self._settings.cells
+        cells = self._settings.window_cells(a.window) if a.window else self._settings.cells
         if not a.absorbed:
             keys = self._keys(a.n_heads * (a.qk_nope_head_dim + a.qk_rope_head_dim), cells)
             return keys + self._values(a.n_heads * a.v_head_dim, cells)

@@ -17,7 +17,8 @@ class Traits(Struct, frozen=True):
     """One architecture. The defaults are those of Llama.
 
     ``norm``: RMS_NORM or NORM (layer norm); ``norm_bias`` and ``norm_weight``: what it carries. ``qk_norm``: the kind
-    of norm over Q and K; ``always_norms_qk``: even where its weights are all ones; ``norms_rotated``: after rope.
+    of norm over Q and K; ``always_norms_qk``: even where its weights are all ones; ``norms_rotary_key``: over the
+    part of latent attention's K that is rotated; ``norms_rotated``: after rope.
     ``pre_norm`` / ``post_norm``: norms before and after attention and feed-forward; ``post_norm_first``: the one
     after attention comes before the last layer's rows are gathered. ``parallel``: attention and feed-forward read the
     same input; the word order is that of the sum (a: attention, f: feed-forward, x: the layer's input).
@@ -53,6 +54,7 @@ class Traits(Struct, frozen=True):
     norm_weight: bool = True
     qk_norm: str = "RMS_NORM"
     always_norms_qk: bool = False
+    norms_rotary_key: bool = False
     norms_rotated: bool = False
     pre_norm: bool = True
     post_norm: bool = False
@@ -238,6 +240,7 @@ ARCHITECTURES: dict[str, Traits] = {
     **_same("deepseek2 mistral4", _DEEPSEEK),
     **_same("deepseek32 glm-dsa", _DEEPSEEK),
     "deepseek2-ocr": _DEEPSEEK,
+    "dots3note": replace(_DEEPSEEK, norms_rotary_key=True, windows=True),
     "arctic": Traits(family="arctic"),
     "grovemoe": Traits(ranks_by_sigmoid=True),
     "chameleon": Traits(qk_norm="NORM", family="chameleon"),

@@ -239,12 +239,12 @@ def doubled_q_attention(g: ModelGraph, il: int, x: Tensor, spec: Attention, cach
 
 
 class LatentInputs:
-    """Inputs of the cache of compressed vectors: one index per token, one mask."""
+    """Inputs of a cache of compressed vectors: one index per token, one mask."""
 
-    def __init__(self, g: ModelGraph) -> None:
-        self.cells = g.cells
+    def __init__(self, g: ModelGraph, cells: int) -> None:
+        self.cells = cells
         self.rows = g.input("i64", g.tokens)
-        self.mask = g.input("f16" if g.flash else "f32", g.cells, g.tokens // g.streams, 1, g.streams)
+        self.mask = g.input("f16" if g.flash else "f32", cells, g.tokens // g.streams, 1, g.streams)
 
 
 def latent_attention(g: ModelGraph, il: int, x: Tensor, spec: LatentAttention, inputs: LatentInputs) -> Tensor:
@@ -287,6 +287,12 @@ def gated_output(g: ModelGraph, il: int, x: Tensor, y: Tensor, spec: LatentAtten
         gate = g.unary(g.reshape(g.matmul(il, "attn_gate", spec.n_heads, x), 1, spec.n_heads, g.tokens))
         y = g.mul(g.reshape(y, spec.v_head_dim, spec.n_heads, g.tokens), gate)
         y = g.cont(y, spec.v_head_dim * spec.n_heads, g.tokens)
+    elif spec.gate == "per_head":
+        gate = g.unary(g.matmul(il, "attn_gate", spec.n_heads, x))
+        heads = g.reshape(y, spec.v_head_dim, spec.n_heads, g.tokens)
+        y = g.reshape(
+            g.mul(heads, g.reshape(gate, 1, spec.n_heads, g.tokens)), spec.v_head_dim * spec.n_heads, g.tokens
+        )
     elif spec.gate == "full":
         y = g.mul(y, g.unary(g.matmul(il, "attn_gate", spec.v_head_dim * spec.n_heads, x)))
     return g.matmul(il, "attn_output", g.d, y)
@@ -312,6 +318,8 @@ def compressed_q_and_k(
     nb = q.nb()
     q_nope = g.view(q, (nope, heads, tokens), (nb[1], nb[2]))
     q_rotary = g.view(q, (rotary, heads, tokens), (nb[1], nb[2]))
+    if g.traits.norms_rotary_key:
+        k_rotary = g.rms_norm(k_rotary, il, "attn_k_norm")
     if g.rotates(il):
         q_rotary, k_rotary = rope(g, il, q_rotary), rope(g, il, k_rotary)
     vector = g.rms_norm(vector, il, "attn_kv_a_norm")

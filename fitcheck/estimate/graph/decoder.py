@@ -57,7 +57,8 @@ class Decoder:
         if any(attention_of(mixer) for mixer in mixers):
             self.caches = g.cache_inputs() if g.traits.cached else g.batch_inputs()
         absorbed = any(isinstance(mixer, LatentAttention) and mixer.absorbed for mixer in mixers)
-        self.latent = LatentInputs(g) if absorbed else None
+        self.latent = LatentInputs(g, g.cells) if absorbed else None
+        self.latent_window = LatentInputs(g, g.window_cells()) if absorbed and g.has_windows else None
         indexer = next(
             (mixer.indexer for mixer in mixers if isinstance(mixer, LatentAttention) and mixer.indexer), None
         )
@@ -163,8 +164,8 @@ class Decoder:
         if isinstance(mixer, LatentAttention) and not mixer.absorbed:
             return expanded_latent_attention(g, il, x, mixer, expect(self.caches.get(False), CacheInputs))
         if isinstance(mixer, LatentAttention):
-            latent = expect(self.latent, LatentInputs)
-            if self.indexing is not None:
+            latent = expect(self.latent_window if g.windows[il] else self.latent, LatentInputs)
+            if self.indexing is not None and not g.windows[il]:
                 return sparse_latent_attention(g, il, x, mixer, latent, self.indexing)
             return latent_attention(g, il, x, mixer, latent)
         if isinstance(mixer, Mamba2):

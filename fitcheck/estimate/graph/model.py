@@ -193,13 +193,13 @@ class ModelGraph(Graph):
         whole = CacheInputs(self, self.cells, [a for a, w in attentions if not w])
         if not self.has_windows:
             return {False: whole, True: whole}
-        window = max(self.windows)
+        return {False: whole, True: CacheInputs(self, self.window_cells(), [a for a, w in attentions if w])}
+
+    def window_cells(self) -> int:
+        """Cells of the window cache, per stream."""
         sequences = self.sequences if self.streams == 1 else 1
-        cells = padded(min(self.cells, window * sequences + self.ubatch), CONTEXT_PADDING)
-        return {
-            False: whole,
-            True: CacheInputs(self, self.cells if self.swa_full else cells, [a for a, w in attentions if w]),
-        }
+        cells = padded(min(self.cells, max(self.windows) * sequences + self.ubatch), CONTEXT_PADDING)
+        return self.cells if self.swa_full else cells
 
     def batch_inputs(self) -> dict[bool, BatchInputs]:
         """Masks over the batch: for the whole of it (False), and for the window (True)."""
@@ -296,7 +296,7 @@ def attention_of(mixer: Mixer) -> Attention | None:
 
 
 def _window(mixer: Mixer) -> int | None:
-    if isinstance(mixer, CompressedAttention):
+    if isinstance(mixer, (CompressedAttention, LatentAttention)):
         return mixer.window
     attention = attention_of(mixer)
     return attention.window if attention else None
