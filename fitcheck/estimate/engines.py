@@ -60,7 +60,7 @@ def activations(shape: Shape, row: Runtime, request: Request, context_tokens: in
     """The peak of activations on each device that has layers, in bytes: one batch of tokens and its logits. An engine
     that does not cut prompts into batches works on all of a full context at once.
     """
-    batch = (row.batch_tokens or context_tokens) * layer_width(shape) * BYTES
+    batch = min(row.batch_tokens or context_tokens, context_tokens) * layer_width(shape) * BYTES
     logits = request.parallel * shape.vocab_size * 4
 
     def found(split: Split) -> Compute:

@@ -502,7 +502,8 @@ def store(model: Model, quant: str, table: Quantizations) -> Stored:
         return sized(stored, model, quant, table)
     form = table.formats.get(quant)
     if form is not None:
-        own_bits = table.mlx_bits.get(model.architecture or "", {}) if form.quantised == "all" else {}
+        in_groups = form.quantised == "all" and form.group  # MLX
+        own_bits = table.mlx_bits.get(model.architecture or "", {}) if in_groups else {}
         return _of_format(shape, quant, form, layout, own_bits)
     raise FitcheckError("unknown_quant", f"unknown quantisation {quant}", "try Q4_K_M, Q8_0 or F16")
 
