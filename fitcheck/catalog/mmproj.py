@@ -31,6 +31,7 @@ class Place(NamedTuple):
 MATRIX = "mm.input_projection.weight"
 PLACES = {
     "gemma3": Place(MATRIX, merge=4),
+    "gemma3nv": Place(MATRIX),
     "gemma4v": Place(MATRIX, merge=3),
     "gemma4uv": Place(MATRIX),
     "gemma4a": Place("mm.a.input_projection.weight", "a.pre_encode.out.weight"),
@@ -49,8 +50,10 @@ PLACES = {
     "muse-glimmer": Place("mm.2.weight", "mm.0.weight", merge=2),
     "step3vl": Place("mm.model.fc.weight", merge=4),
     "internvl": Place("mm.model.mlp.3.weight"),
+    "resampler": Place("resampler.proj.weight"),
 }
 TRANSPOSED = ("gemma3",)  # whose matrix to the language model is stored the other way round
+NOT_LOADED = ("gemma3na",)  # llama.cpp leaves Gemma 3n's encoder of sound in the file
 BY_FILE = ("kimik25", "glm5v")  # whose file says how large an image may be
 LARGE_PATCHES = {"gemma4uv": 3}  # whose patches are so many times the file's
 SPARSE = {"muse-glimmer": 4}  # whose windows no key tells
@@ -63,7 +66,7 @@ def encoders_of(header: Header) -> tuple[MediaEncoder, ...]:
         for part, alone in (("vision", True), ("audio", False))
         if header.metadata.get(f"clip.has_{part}_encoder") is True
     ]
-    found = [_encoder(header, part, kind) for part, kind in kinds]
+    found = [_encoder(header, part, kind) for part, kind in kinds if kind not in NOT_LOADED]
     return tuple(each for each in found if each) if all(found) else ()
 
 
@@ -77,6 +80,9 @@ def _encoder(header: Header, part: str, kind: str | None) -> MediaEncoder | None
         return header.number(f"clip.{part}.{key}") or default
 
     hidden, heads, layers = number("embedding_length"), number("attention.head_count"), number("block_count")
+    ffn = _ffn_size(dims, part, hidden)
+    if not ffn:  # no transformer, whatever the keys say
+        heads = layers = 0
     patch = number("patch_size", 1) * LARGE_PATCHES.get(kind, 1)
     merge = number("spatial_merge_size") or number("projector.scale_factor") or place.merge
     merge = 1 if kind in LARGE_PATCHES else merge
@@ -86,7 +92,7 @@ def _encoder(header: Header, part: str, kind: str | None) -> MediaEncoder | None
         hidden_size=hidden,
         layers=layers,
         heads=heads,
-        ffn_size=_ffn_size(dims, part, hidden),
+        ffn_size=ffn,
         patch_size=patch,
         image_size=number("image_size"),
         out_size=dims[place.out][0 if kind in TRANSPOSED else 1],
@@ -122,7 +128,7 @@ def _positions(dims: dict[str, tuple[int, ...]], kind: str) -> int:
 def _plausible(encoder: MediaEncoder) -> bool:
     """Whether a graph of it can be walked at all."""
     wide = (encoder.hidden_size, encoder.ffn_size, encoder.out_size, encoder.projector_size, encoder.image_size)
-    shaped = encoder.layers == 0 or (encoder.heads > 0 and encoder.ffn_size > 0)
+    shaped = encoder.layers == 0 or encoder.heads > 0
     return (
         encoder.hidden_size > 0
         and shaped

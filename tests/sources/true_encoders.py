@@ -17,9 +17,10 @@ TYPES = {"f32": (np.float32, gguf.GGMLQuantizationType.F32), "f16": (np.float16,
 SILU = {"qwen2.5vl_merger", "pixtral", "glm4v", "glm5v"}
 SOUND = {"gemma4a": 128, "gemma4ua": 640}  # mel bins
 SCALE_KEYS = {"llama4", "kimivl", "kimik25", "internvl", "step3vl"}
-DEFAULT_MERGES = {"gemma3", "gemma4v", "gemma4uv"}
+DEFAULT_MERGES = {"gemma3", "gemma3nv", "gemma4v", "gemma4uv"}
 FILE_PATCHES = {"gemma4uv": 3}  # the file's patches are so many times smaller
 MORE = {"step3vl": {"preproc_image_size": 3024}}
+OLD_KEYS = {"resampler": {"clip.minicpmv_version": 3, "clip.minicpmv_query_num": 64}}
 
 
 def write(encoders: tuple[MediaEncoder, ...], path: Path) -> Path:
@@ -51,6 +52,7 @@ def write(encoders: tuple[MediaEncoder, ...], path: Path) -> Path:
 def _add_keys(writer: gguf.GGUFWriter, encoder: MediaEncoder, alone: bool) -> None:
     part = "audio" if encoder.kind in SOUND else "vision"
     writer.add_bool(f"clip.has_{part}_encoder", True)
+    alone = alone and encoder.kind != "gemma3nv"  # whose files hold sound too, which nothing loads
     writer.add_string("clip.projector_type" if alone else f"clip.{part}.projector_type", encoder.kind)
     numbers = {
         "embedding_length": encoder.hidden_size,
@@ -70,6 +72,8 @@ def _add_keys(writer: gguf.GGUFWriter, encoder: MediaEncoder, alone: bool) -> No
     for key, number in numbers.items():
         writer.add_uint32(f"clip.{part}.{key}", number)
     writer.add_float32(f"clip.{part}.attention.layer_norm_epsilon", 1e-6)
+    for key, number in OLD_KEYS.get(encoder.kind, {}).items():
+        (writer.add_int32 if key.endswith("version") else writer.add_uint32)(key, number)
     if encoder.kind == "glm5v":
         writer.add_float32("clip.vision.swiglu_clamp", 10.0)
 

@@ -46,19 +46,26 @@ After = Callable[[int, Tensor], None]
 
 
 class ImageGraph(Graph):
-    """Builds the graph of one encoder for one image of ``wide`` x ``high`` pixels, all of it on one device.
+    """Builds the graph of one encoder for ``images`` of ``wide`` x ``high`` pixels, all of it on one device.
 
     ``flash``: with flash attention; ``has_kernel``: the GPU has one for it, else that part runs on the host.
     """
 
     def __init__(
-        self, encoder: MediaEncoder, wide: int, high: int, flash: bool, gpus: int, has_kernel: bool = True
+        self,
+        encoder: MediaEncoder,
+        wide: int,
+        high: int,
+        flash: bool,
+        gpus: int,
+        has_kernel: bool = True,
+        images: int = 1,
     ) -> None:
         self.place = 1 if gpus else HOST
         super().__init__((self.place,), gpus, lambda _layer, _name: HALF_PRECISION)
         self.encoder = encoder
         self.flash, self.has_kernel = flash, has_kernel
-        self.wide, self.high = wide, high
+        self.wide, self.high, self.images = wide, high, images
         self.columns, self.lines = wide // encoder.patch_size, high // encoder.patch_size
         self.n = self.columns * self.lines
         self.d = encoder.hidden_size
@@ -110,7 +117,7 @@ class ImageGraph(Graph):
 
     def pixels(self) -> Tensor:
         """The image."""
-        return self.input("f32", self.wide, self.high, CHANNELS)
+        return self.input("f32", self.wide, self.high, CHANNELS, self.images)
 
     def convolved(self, x: Tensor, kernel: Tensor, stride: int, padding: int = 0) -> Tensor:
         """``ggml_conv_2d``: x [wide, high, channels], kernel [k, k, channels, out]."""
@@ -130,7 +137,7 @@ class ImageGraph(Graph):
     def patches(self, image: Tensor | None = None, bias: bool = False, type_: str = "") -> Tensor:
         """[hidden, patches] of the image, row by row."""
         x = self.convolved(image or self.pixels(), self.patch_kernel(type_=type_), self.encoder.patch_size)
-        x = self.cont(self.transpose(self.reshape(x, self.n, self.d)))
+        x = self.cont(self.transpose(self.reshape(x, self.n, self.d, self.images)))
         return self.with_vector("ADD", x, f"{PATCHES}.bias") if bias else x
 
     def merged_patches(self) -> Tensor:
@@ -186,7 +193,7 @@ class ImageGraph(Graph):
 
         ``mask(layer)`` is its attention mask, ``after`` is told each result.
         """
-        x = self.reshape(x, self.d, x.ne[1])
+        x = self.reshape(x, self.d, x.ne[1] * x.ne[2])
         if how.first_norm:
             x = self.normed(x, "v.pre_ln", how.norm, how.norm_bias)
         for layer in range(self.encoder.layers if layers is None else layers):
@@ -208,15 +215,16 @@ class ImageGraph(Graph):
         return self.add(x, y)
 
     def _heads(self, name: str, x: Tensor, how: Transformer) -> list[Tensor]:
-        """Q, K and V as [head, heads, patches]."""
-        heads, size, n = self.encoder.heads, self.head_size, x.ne[1]
+        """Q, K and V as [head, heads, patches, images]."""
+        heads, size, n = self.encoder.heads, self.head_size, x.ne[1] // self.images
         width = heads * size
         if how.one_qkv:
             qkv = self.linear(x, f"{name}.attn_qkv", 3 * width, how.qkv_bias)
-            parts = [self.view(qkv, (size, heads, n), (4 * size, 12 * width)) for _ in "qkv"]
+            strides = (4 * size, 12 * width, 12 * width * n)
+            parts = [self.view(qkv, (size, heads, n, self.images), strides) for _ in "qkv"]
         else:
             parts = [self.linear(x, f"{name}.attn_{part}", width, how.qkv_bias) for part in "qkv"]
-            parts = [self.reshape(part, size, heads, n) for part in parts]
+            parts = [self.reshape(part, size, heads, n, self.images) for part in parts]
         if how.norm_heads:
             parts[:2] = [
                 self.normed(part, f"{name}.attn_{letter}_norm", how.norm)
@@ -232,22 +240,24 @@ class ImageGraph(Graph):
             q, k = rotate(q), rotate(k)
         if how.norm_values:
             v = self.normed(v, op="RMS_NORM")
+        return self.linear(self.attend(q, k, v, mask), f"{name}.attn_out", self.d, how.out_bias)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        """[width, patches] of what attention gives for q, k and v [head, heads, patches, images]."""
         for part in (q, k, v):
             self.expand(part)
-        size, heads, n, _ = q.ne
+        size, heads, n, images = q.ne
         q, k = self.permute(q, 0, 2, 1, 3), self.permute(k, 0, 2, 1, 3)
         if self.flash:
             mask = self.half(mask) if mask else self.stored("f16", self.place, 0, 0, 0, 0)
             k, v = self.half(k), self.half(self.permute(v, 0, 2, 1, 3))
-            y = self.op("FLASH_ATTN", "f32", (size, heads, n), q, k, v, mask)
+            y = self.op("FLASH_ATTN", "f32", (size, heads, n, images), q, k, v, mask)
             y.host_only = not self.has_kernel
-            y = self.reshape(y, size * heads, n)
-        else:
-            v = self.cont(self.permute(v, 1, 2, 0, 3))
-            scores = self.product(k, q)
-            scores = self.same("SOFT_MAX", scores, mask) if mask else self.same("SOFT_MAX", scores)
-            y = self.cont(self.permute(self.product(v, scores), 0, 2, 1, 3), size * heads, n)
-        return self.linear(y, f"{name}.attn_out", self.d, how.out_bias)
+            return self.reshape(y, size * heads, n * images)
+        v = self.cont(self.permute(v, 1, 2, 0, 3))
+        scores = self.product(k, q)
+        scores = self.same("SOFT_MAX", scores, mask) if mask else self.same("SOFT_MAX", scores)
+        return self.cont(self.permute(self.product(v, scores), 0, 2, 1, 3), size * heads, n * images)
 
     def half(self, x: Tensor) -> Tensor:
         """A copy in 16 bits."""
@@ -273,10 +283,10 @@ class ImageGraph(Graph):
     def shuffled(self, x: Tensor) -> Tensor:
         """Each square of ``merge`` x ``merge`` patches as one vector."""
         merge = self.encoder.merge
-        x = self.reshape(x, merge * self.d, self.columns // merge, self.lines)
+        x = self.reshape(x, merge * self.d, self.columns // merge, self.lines, self.images)
         across = merge * merge * self.d
-        x = self.cont(self.permute(x, 0, 2, 1, 3), across, self.lines // merge, self.columns // merge)
-        return self.cont(self.permute(x, 0, 2, 1, 3), across, self.n // merge**2)
+        x = self.cont(self.permute(x, 0, 2, 1, 3), across, self.lines // merge, self.columns // merge, self.images)
+        return self.cont(self.permute(x, 0, 2, 1, 3), across, self.n // merge**2, self.images)
 
     def pooled(self, x: Tensor) -> Tensor:
         """The mean of each square of ``merge`` x ``merge`` patches."""

@@ -10,8 +10,11 @@ from typing import NamedTuple
 
 from fitcheck.estimate.graph.audio_kinds import gemma4_conformer, gemma4_frames
 from fitcheck.estimate.graph.image import PATCHES, ImageGraph, Transformer
+from fitcheck.estimate.graph.mobilenet import mobilenet_v5
 from fitcheck.estimate.graph.tensors import Tensor
 
+QUERIES, HEAD = 64, 128  # of MiniCPM-V's resampler: tokens of an image, size of a head
+BATCH_TOKENS = 1024  # of images that are encoded at once (mtmd.cpp, batch_max_tokens)
 SIGLIP = Transformer(last_norm=True)
 CLIP = Transformer(first_norm=True)
 PIXTRAL = Transformer(norm="RMS_NORM", norm_bias=False, qkv_bias=False, out_bias=False, gated=True, ffn_bias=False,
@@ -66,7 +69,7 @@ def pixtral(g: ImageGraph) -> Tensor:
         across = encoder.merge**2 * g.d
         x = g.op("IM2COL", "f32", (across, g.columns // encoder.merge, g.lines // encoder.merge), kernel, x)
         x = g.linear(g.reshape(x, across, x.ne[1] * x.ne[2]), "mm.patch_merger", g.d)
-    x = g.two_layers(x, ("mm.1", "mm.2"), (encoder.out_size, encoder.out_size), bias=False)
+    x = g.two_layers(x, ("mm.1", "mm.2"), (encoder.out_size, encoder.out_size), bias=encoder.merge == 1)
     wide, high = g.columns // encoder.merge, g.lines // encoder.merge
     breaks = g.same("SCALE", g.scratch("f32", encoder.out_size, 1, high))
     breaks = g.with_vector("ADD", breaks, "v.token_embd.img_break")
@@ -286,23 +289,53 @@ def internvl(g: ImageGraph) -> Tensor:
     """A token for the whole image, squares of patches as one, two matrices behind a norm."""
     encoder = g.encoder
     x = g.patches(bias=True)
-    token = g.weigh(g.repeat(g.weight("v.class_embd", g.d), g.d, 1))
+    token = g.weigh(g.repeat(g.weight("v.class_embd", g.d), g.d, 1, g.images))
     x = g.add(g.concat(x, token, 1), g.position_table())
-    x = g.cont(g.view(g.transformer(x, INTERN), (g.d, g.n)))
+    x = g.reshape(g.transformer(x, INTERN), g.d, g.n + 1, g.images)
+    x = g.cont(g.view(x, (g.d, g.n, g.images), (4 * g.d, 4 * g.d * (g.n + 1))))
     x = g.normed(g.shuffled(x), "mm.model.mlp.0", bias=True)
     return g.two_layers(x, ("mm.model.mlp.1", "mm.model.mlp.3"), (encoder.out_size, encoder.out_size))
+
+
+def minicpm(g: ImageGraph) -> Tensor:
+    """SigLIP, and a resampler: learned queries that attend to the patches, each with its place as sines."""
+    encoder, out = g.encoder, g.encoder.out_size
+    frequencies = g.input("f32", out // 4)
+    rows, columns = g.input("f32", 1, g.n), g.input("f32", 1, g.n)
+    table = g.weight("v.position_embd.weight", g.d, encoder.positions, type_="f16")
+    positions = g.weigh(g.rows(table, g.input("i32", g.n)))
+    x = g.transformer(g.add(g.patches(bias=True), positions), SIGLIP)
+    v = g.linear(x, "resampler.kv", out)
+    q = g.normed(g.weight("resampler.query", out, QUERIES), "resampler.ln_q", bias=True)
+    v = g.normed(v, "resampler.ln_kv", bias=True)
+    g.weight("resampler.pos_embed_k", out, encoder.positions)
+    angles = g.repeat(frequencies, out // 4, g.n)
+    across, along = (
+        g.concat(g.op("SIN", "f32", angle.ne, angle), g.op("COS", "f32", angle.ne, angle), 0)
+        for angle in (g.mul(angles, columns), g.mul(angles, rows))
+    )
+    k = g.add(v, g.concat(across, along, 0))
+    parts = [
+        g.reshape(g.linear(part, f"resampler.attn.{name}", out, bias=True), HEAD, out // HEAD, part.ne[1])
+        for part, name in ((q, "q"), (k, "k"), (v, "v"))
+    ]
+    x = g.linear(g.attend(*parts), "resampler.attn.out", out, bias=True)
+    return g.linear(g.normed(x, "resampler.ln_post", bias=True), "resampler.proj", out)
 
 
 class Kind(NamedTuple):
     """A kind of encoder. ``tokens``: of the largest image that it is given; 0: images are always of its own size.
     ``loaded_side``: tokens per side of the image that the engine plans for when it loads the file (0: the largest).
-    ``bins``: of a frame, where it is an encoder of sound.
+    ``bins``: of a frame, where it is an encoder of sound. ``at_once``: tiles of an image are encoded together.
+    ``rounded``: tiles have about the area of its own size, their sides rounded to patches.
     """
 
     build: Callable[[ImageGraph], Tensor]
     tokens: int = 0
     loaded_side: int = 0
     bins: int = 0
+    at_once: bool = False
+    rounded: bool = False
 
 
 KINDS = {
@@ -322,7 +355,9 @@ KINDS = {
     "minimax_m3": Kind(minimax_m3, 576, 16),
     "muse-glimmer": Kind(muse_glimmer, 4096, 32),
     "step3vl": Kind(step3),
-    "internvl": Kind(internvl),
+    "internvl": Kind(internvl, at_once=True),
+    "resampler": Kind(minicpm, rounded=True),
+    "gemma3nv": Kind(mobilenet_v5),
     "gemma4a": Kind(gemma4_conformer, bins=128),
     "gemma4ua": Kind(gemma4_frames, bins=640),
 }

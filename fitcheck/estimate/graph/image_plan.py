@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fitcheck.estimate.graph.image import PATCHES, ImageGraph, bytes_of
-from fitcheck.estimate.graph.image_kinds import KINDS
+from fitcheck.estimate.graph.image_kinds import BATCH_TOKENS, KINDS
 from fitcheck.estimate.graph.planner import CUDA_RULES, HOST_RULES, METAL_RULES, Device, plan
 from fitcheck.estimate.graph.tensors import Tensor
 from fitcheck.types import Backend, MediaEncoder
@@ -31,10 +31,15 @@ def weights(encoder: MediaEncoder) -> dict[str, Tensor]:
 
 
 def buffer_bytes(
-    encoder: MediaEncoder, image: tuple[int, int], flash: bool, gpu: Device | None = None, has_kernel: bool = True
+    encoder: MediaEncoder,
+    image: tuple[int, int],
+    flash: bool,
+    gpu: Device | None = None,
+    has_kernel: bool = True,
+    images: int = 1,
 ) -> tuple[int, ...]:
-    """Working memory for an image of some pixels, on the host and on the GPU if there is one."""
-    return plan(_graph(encoder, image, flash, int(gpu is not None), has_kernel), False, gpu)
+    """Working memory for so many images of some pixels, on the host and on the GPU if there is one."""
+    return plan(_graph(encoder, image, flash, int(gpu is not None), has_kernel, images), False, gpu)
 
 
 def planned(
@@ -55,11 +60,11 @@ def _buffers(encoder: MediaEncoder, gpu: Device | None, flash: bool | None, has_
     """The engine plans with flash attention when it loads the file, and then without where the GPU has no kernel for
     that; buffers only grow.
     """
-    settings = (
-        (loaded_image(encoder), flash is not False),
-        (largest_image(encoder), has_kernel if flash is None else flash),
+    later = has_kernel if flash is None else flash
+    plans = (
+        buffer_bytes(encoder, loaded_image(encoder), flash is not False, gpu, has_kernel),
+        buffer_bytes(encoder, largest_image(encoder), later, gpu, has_kernel, images_at_once(encoder)),
     )
-    plans = [buffer_bytes(encoder, image, with_flash, gpu, has_kernel) for image, with_flash in settings]
     host, *rest = (max(sizes) for sizes in zip(*plans, strict=True))
     return host, sum(rest)
 
@@ -81,8 +86,10 @@ def head_size(encoder: MediaEncoder) -> int:
 
 def loaded_image(encoder: MediaEncoder) -> tuple[int, int]:
     """Pixels of the image that the engine plans for when it loads the file."""
-    side = KINDS[encoder.kind].loaded_side
-    return (side * _token_side(encoder),) * 2 if side else largest_image(encoder)
+    kind = KINDS[encoder.kind]
+    if kind.loaded_side:
+        return (kind.loaded_side * _token_side(encoder),) * 2
+    return (encoder.image_size, encoder.image_size) if kind.rounded else largest_image(encoder)
 
 
 def largest_image(encoder: MediaEncoder) -> tuple[int, int]:
@@ -95,9 +102,17 @@ def largest_image(encoder: MediaEncoder) -> tuple[int, int]:
         return FRAMES, kind.bins
     tokens = encoder.tokens or kind.tokens
     if not tokens:
-        return (encoder.image_size, encoder.image_size)
+        return encoder.image_size + kind.rounded * encoder.patch_size, encoder.image_size
     wide = next(side for side in range(int(tokens**0.5), 0, -1) if tokens % side == 0)
     return wide * _token_side(encoder), tokens // wide * _token_side(encoder)
+
+
+def images_at_once(encoder: MediaEncoder) -> int:
+    """How many tiles of one image are encoded together."""
+    if not KINDS[encoder.kind].at_once:
+        return 1
+    tokens_per_side = encoder.image_size // _token_side(encoder)
+    return max(BATCH_TOKENS // max(tokens_per_side, 1) ** 2, 1)
 
 
 def _token_side(encoder: MediaEncoder) -> int:
@@ -105,8 +120,8 @@ def _token_side(encoder: MediaEncoder) -> int:
 
 
 def _graph(
-    encoder: MediaEncoder, image: tuple[int, int], flash: bool, gpus: int, has_kernel: bool = True
+    encoder: MediaEncoder, image: tuple[int, int], flash: bool, gpus: int, has_kernel: bool = True, images: int = 1
 ) -> ImageGraph:
-    graph = ImageGraph(encoder, *image, flash, gpus, has_kernel)
+    graph = ImageGraph(encoder, *image, flash, gpus, has_kernel, images)
     graph.expand(KINDS[encoder.kind].build(graph))
     return graph

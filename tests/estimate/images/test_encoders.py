@@ -79,6 +79,8 @@ def beyond_the_tower(encoder: MediaEncoder) -> int:
         return encoder.out_size  # a row of the language model's embedding
     if encoder.kind == "gemma4v" and encoder.standardized:
         return 2 * d  # constants, not parameters
+    if encoder.kind == "resampler":
+        return encoder.out_size * encoder.positions  # sines, written out
     if encoder.kind == "muse-glimmer":
         return -3 * d * encoder.patch_size**2  # the kernels of two frames, added up
     if encoder.kind == "mlp":
@@ -91,7 +93,9 @@ def test_an_encoder_has_the_published_weights(model: Model) -> None:
     towers = sum(params for tower, params in model.tower_params.items() if "vision" in tower)
     held = sum(weight.elements for encoder in model.encoders for weight in weights(encoder).values())
     counted = held - sum(map(beyond_the_tower, model.encoders))
-    if towers:
+    if model.architecture == "gemma3n":  # published in one count with the encoder of sound, which nothing loads
+        assert 0 < counted < towers
+    elif towers:
         assert counted == towers
     else:  # published in one count with the text model, which has a scale per layer that this one has not
         assert model.published_params is not None and model.shape is not None
@@ -172,6 +176,5 @@ def test_the_host_carries_it_where_the_model_is() -> None:
     assert parts("qwen2.5-vl-7b", on_host, "RTX 4090") == expected
 
 
-def test_every_kind_with_a_graph_is_compared_with_the_engine_or_named_here() -> None:
-    compared = {encoder.kind for row in ROWS for encoder in encoders(row)}
-    assert set(KINDS) - compared == {"internvl"}
+def test_every_kind_with_a_graph_is_compared_with_the_engine() -> None:
+    assert set(KINDS) == {encoder.kind for row in ROWS for encoder in encoders(row)}
