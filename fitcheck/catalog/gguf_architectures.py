@@ -150,6 +150,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "spark2_5": Architecture(gate="per_head", windows=Windows()),
     "maple": Architecture(qk_norm="per_head", windows=Windows()),
     "plamo": Architecture(norms=1),
+    "hrm_text": Architecture(gate="full", norms=0, final_norms=0),
     "talkie": Architecture(qk_norm="full", norms=0, final_norms=0),
     "chameleon": Architecture(qk_norm="full"),
     **_rows(

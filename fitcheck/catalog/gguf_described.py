@@ -148,7 +148,7 @@ def outside_described(row: Architecture, sizes: Sizes, hidden: int, n_vocab: int
         "learned_positions": sizes.get("context_length") if row.learned_positions else 0,
         "per_layer_embedding_params": 0 if ngrams else width * sizes.get("block_count") * n_vocab,
         "lookup_params": width * sum(rows for rows in ngrams or () if isinstance(rows, int)),
-        "num_loops": max(1, sizes.get("num_loops", 1)),
+        "num_loops": sizes.loops,
         "extra_params": row.norm_factor * hidden if row.normed_embedding else 0,
         "pooling": POOLING.get(sizes.get("pooling_type")),
     }

@@ -264,6 +264,6 @@ def outside_listed(
         "per_layer_embedding_params": 0 if ngrams else table,
         "lookup_params": table if ngrams else 0,
         "extra_params": count_elements(rest),
-        "num_loops": max(1, sizes.get("num_loops", 1)),
+        "num_loops": sizes.loops,
         "pooling": POOLING.get(sizes.get("pooling_type")),
     }

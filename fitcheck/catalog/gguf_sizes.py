@@ -39,5 +39,13 @@ class Sizes:
 
     @property
     def depth(self) -> int:
-        """Layers that run; prediction heads behind them do not."""
-        return self.get("block_count") - self.get("nextn_predict_layers")
+        """Layers that run; prediction heads behind them do not. HRM-Text counts each pass through its two stacks."""
+        stack = self.get("hrm.layers_per_stack")
+        return 2 * stack if stack else self.get("block_count") - self.get("nextn_predict_layers")
+
+    @property
+    def loops(self) -> int:
+        """How many times the layers run."""
+        if self.get("hrm.layers_per_stack"):
+            return max(1, self.get("block_count") // self.depth)
+        return max(1, self.get("num_loops", 1))

@@ -10,6 +10,7 @@ from fitcheck.estimate.graph.deepseek4 import DeepSeekV4
 from fitcheck.estimate.graph.encoder import Encoder
 from fitcheck.estimate.graph.gemma import Gemma3n, Gemma4
 from fitcheck.estimate.graph.glm_next import GlmNext
+from fitcheck.estimate.graph.hrm import HrmText
 from fitcheck.estimate.graph.model import ModelGraph, UnknownGraphError
 from fitcheck.estimate.graph.plamo2 import PLaMo2
 from fitcheck.estimate.graph.planner import CUDA_RULES, METAL_RULES, plan
@@ -45,6 +46,7 @@ _BUILDERS: dict[str, type[_Builder]] = {
     "kimi_k3": KimiK3,
     "qwen4exp": Qwen4Exp,
     "plamo2": PLaMo2,
+    "hrm_text": HrmText,
     "rwkv": Rwkv,
     "t5": T5Decoder,
     "t5_encoder": T5Encoder,

@@ -1,6 +1,6 @@
 """The header of a model is enough to say what the engine allocates, whatever its architecture.
 
-Truth: small models of 133 architectures, planned by llama.cpp itself from the same hyper-parameters; of some the
+Truth: small models of 135 architectures, planned by llama.cpp itself from the same hyper-parameters; of some the
 tensors tell what hyper-parameters do not.
 """
 
