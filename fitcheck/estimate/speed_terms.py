@@ -146,7 +146,10 @@ def _prefill_on(run: Running, use: Part, own: Device, tokens: int, depth: int) -
     if device.is_cpu:
         compute = device.keys("prefill/compute_ns") + _quant_keys(run, "prefill")
         # compute_ns is per parameter and token, of two operations
-        terms.append(Term("compute", (work.dense_flop + work.expert_flop) / 2.0 / peak, compute + whole))
+        terms.append(Term("compute", work.dense_flop / 2.0 / peak, compute + whole))
+        if work.expert_flop:
+            by_row = compute + device.keys("prefill/expert") + whole
+            terms.append(Term("compute", work.expert_flop / 2.0 / peak, by_row))
         terms.append(Term("compute", work.attention_flop / 2.0 / peak, compute + attention))
     else:
         compute = device.keys("prefill/compute")
