@@ -176,7 +176,12 @@ class Session:
         from fitcheck.advise.suit import for_task
 
         estimator = self.estimator  # first: what it reads takes as long as the look at the machine still goes on
-        return Chooser(self.machine, for_task(self.spelled(request)), estimator)
+        request = for_task(self.spelled(request))
+        if request.runtime:
+            from fitcheck.advise.engine import refuse_cache
+
+            refuse_cache(request, self.facts.runtimes)
+        return Chooser(self.machine, request, estimator)
 
     def ranker(self, request: Request, models: Iterable[Model] | None = None) -> Ranker:
         """Ranks models (None: the catalog's) on the machine."""

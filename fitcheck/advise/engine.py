@@ -5,7 +5,9 @@ from __future__ import annotations
 from fitcheck.errors import FitcheckError
 from fitcheck.estimate.quantizations import Quantizations
 from fitcheck.estimate.runtimes import LLAMA_CPP, Runtimes
-from fitcheck.types import Backend, Machine
+from fitcheck.types import Backend, Machine, Request
+
+_PLAIN_CACHES = {"f16", "bf16", "f32"}
 
 
 def loads(runtime: str, quant: str, quantizations: Quantizations, runtimes: Runtimes) -> bool:
@@ -49,3 +51,11 @@ def runtime_of(quant: str, machine: Machine, quantizations: Quantizations, runti
     here = {backend for card in machine.accelerators if card.usable for backend in card.backends} | {Backend.CPU}
     possible = here if form.backends is None else here.intersection(form.backends)
     return next((name for name in known if possible.intersection(runtimes.runtimes[name].backends)), known[0])
+
+
+def refuse_cache(request: Request, runtimes: Runtimes) -> None:
+    """Raise FitcheckError ``bad_option`` for a quantised cache on an engine that has none of llama.cpp's types."""
+    types = {request.kv_type_k, request.kv_type_v} - _PLAIN_CACHES
+    if request.runtime and types and runtimes.row(request.runtime).memory != LLAMA_CPP:
+        message = f"{request.runtime} has no cache of type {min(types)}"
+        raise FitcheckError("bad_option", message, "leave --kv out, or use --runtime llama.cpp")

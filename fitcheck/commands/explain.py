@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from fitcheck.advise.explain import context_curve, licence_in_plain_words
 from fitcheck.advise.suit import for_model
+from fitcheck.estimate.runtimes import LLAMA_CPP
 from fitcheck.estimate.speed_nearest import nearest
 from fitcheck.session import Session
 from fitcheck.types import Fit, Model, Report, Request, Speed, Task, Verdict
@@ -54,7 +55,8 @@ def _with_published(session: Session, fit: Fit, model: Model) -> Speed | None:
 
 def _notes(session: Session, model: Model, fit: Fit) -> list[str]:
     notes = [f"licence: {licence_in_plain_words(model)}"]
-    if fit.max_context_tokens and fit.max_context_q8_tokens and fit.max_context_q8_tokens > fit.max_context_tokens:
+    has_such_a_cache = session.facts.runtimes.row(fit.runtime).memory == LLAMA_CPP
+    if has_such_a_cache and (fit.max_context_q8_tokens or 0) > (fit.max_context_tokens or 0) > 0:
         notes.append(f"{format_tokens(fit.max_context_q8_tokens)} of context with --kv q8_0")
     sources = session.catalog.sources
     used = dict.fromkeys(model.sources.values())

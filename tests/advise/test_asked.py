@@ -58,6 +58,13 @@ def test_an_engine_is_not_asked_to_load_what_it_cannot(quant: str, runtime: str,
     assert hint in refused.value.hint
 
 
+def test_an_engine_without_a_quantised_cache_is_not_asked_for_one() -> None:
+    with pytest.raises(FitcheckError) as refused:
+        Session(NVIDIA).chooser(Request(runtime="vllm", kv_type_k="q8_0", kv_type_v="q8_0"))
+    assert refused.value.code == "bad_option"
+    Session(NVIDIA).chooser(Request(runtime="ollama", kv_type_k="q8_0", kv_type_v="q8_0"))
+
+
 def test_a_format_whose_engine_is_not_known_is_refused_in_a_line() -> None:
     with pytest.raises(FitcheckError) as refused:
         Session(NVIDIA).asked("turboderp/Qwen3-14B-exl3", Request())
