@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
+from operator import itemgetter
 
 from msgspec import Raw, Struct, field
 from msgspec.json import decode
@@ -90,13 +91,57 @@ class ComputeBuffers(Struct, frozen=True):
     exact: bool
 
 
+class BufferForm(Struct, frozen=True):
+    """What the table says of one placement, at any context; of the placement itself, or a bound for all of its kind.
+
+    ``pieces``, ``step`` and ``longest`` (tokens) as in the table. ``cards``: GPUs of the bound, 0 where the answer is
+    the placement's own; then ``exact`` says whether it is the engine's to the byte. A bound adds to each device, with t
+    tokens in a batch and c in the context, t x (``per_token`` + c x ``per_cell`` + t x ``per_pair``) bytes; to GPUs
+    ``cached`` bytes per c; and the copies of weights take ``copies`` bytes beside the last series.
+    """
+
+    pieces: tuple[Piece, ...]
+    step: int
+    longest: int
+    exact: bool = False
+    cards: int = 0
+    ubatch_tokens: int = 0
+    copies: int = 0
+    per_token: int = 0
+    per_cell: int = 0
+    per_pair: int = 0
+    cached: int = 0
+
+    def at(self, context_tokens: int) -> ComputeBuffers | None:
+        """The answer at a context, None where that was not planned."""
+        context = -(-context_tokens // CONTEXT_STEP) * CONTEXT_STEP
+        at = bisect_right(self.pieces, context, key=_first_context) - 1
+        if at < 0 or context > self.longest:
+            return None
+        piece = self.pieces[at]
+        steps = -(-(context - piece[0]) // self.step)
+        series = tuple([piece[i] + steps * piece[i + 1] for i in range(1, len(piece), 2)])
+        if not self.cards:
+            return ComputeBuffers(series, self.exact)
+        tokens = min(context_tokens, self.ubatch_tokens)
+        extra = tokens * (self.per_token + context_tokens * self.per_cell + tokens * self.per_pair)
+        host, gpu = series[0], series[1]
+        if len(series) > 2:
+            gpu = max(gpu, series[2] + self.copies)
+        gpu += self.cached * context_tokens
+        return ComputeBuffers((host + extra, *[gpu + extra] * self.cards), False)
+
+
+_first_context = itemgetter(0)
+
+
 class BufferTable(Struct, frozen=True):
     """Plans of the catalog's models as straight pieces over the context.
 
     ``rows`` maps a model's row number (``models``) to its plans: "gpu f16" to pieces of first context, host bytes, host
     bytes per step of 256 tokens, GPU bytes, GPU bytes per step; decoded when first asked for. Splits ("experts": all
     routed experts on the host, "half": the first half of the layers) have two GPU series: without copies of weights,
-    and what lies below the largest copy; "half weights" lists what is copied. ``bound`` makes of them an answer for
+    and what lies below the largest copy; "half weights" lists what is copied. ``form`` makes of them an answer for
     all splits of their kind. "contexts", where a row has it: its step, and the longest context that was planned.
     """
 
@@ -108,50 +153,50 @@ class BufferTable(Struct, frozen=True):
 
     def find(self, question: BufferQuestion) -> ComputeBuffers | None:
         """The planned answer, or None where the table has none for this very placement."""
-        if max(question.layer_devices, default=HOST) > 1 or _is_split(question):
-            return None
-        kind = "cpu" if not question.layer_devices else "metal" if question.backend is Backend.METAL else "gpu"
-        series = self._series(kind, question)
-        return ComputeBuffers(series, kind == "cpu" or question.backend in SAME_RULES) if series else None
+        form = None if _is_spread(question) else self.form(question)
+        return form.at(question.context_tokens) if form else None
 
     def bound(self, question: BufferQuestion) -> ComputeBuffers | None:
         """A bound for a placement over host and GPUs or over several GPUs, the same for all splits of its kind; None
         where the table has none.
         """
-        cards = max(question.layer_devices, default=HOST)
+        form = self.form(question) if _is_spread(question) else None
+        return form.at(question.context_tokens) if form else None
+
+    def form(self, question: BufferQuestion) -> BufferForm | None:
+        """The answer to a question at any context: of a placement over several devices the ``bound``; None where the
+        table has none.
+        """
+        row = self.models.get(question.model)
+        if row is None or not _is_common(question):
+            return None
+        if _is_spread(question):
+            return self._bound(row, question)
+        kind = "cpu" if not question.layer_devices else "metal" if question.backend is Backend.METAL else "gpu"
+        pieces = self._pieces(row, f"{kind} {question.kv_type_k}")
+        exact = kind == "cpu" or question.backend in SAME_RULES
+        return BufferForm(pieces, *self.grid(row), exact) if pieces else None
+
+    def _bound(self, row: int, question: BufferQuestion) -> BufferForm | None:
+        cards = max(question.layer_devices)
         split = _is_split(question)
         layers = split and HOST in question.layer_devices
         shared = cards > 1 and shares_caches(question.shape)
-        if not (split or cards > 1) or (layers and question.cpu_expert_layers) or shared:
+        if (layers and question.cpu_expert_layers) or shared:
             return None
         kind = "half" if layers else "experts" if split else "gpu"
-        series = self._series(kind, question)
-        if not series:
-            return None
-        host, gpu = series[0], series[1]
-        extra = _between_cards_bytes(question) if cards > 1 else 0
-        if split:
-            weights = self._copied(self.models[question.model], f"{kind} weights")
-            gpu = max(gpu, series[2] + _copies_at_once(copied_bytes(weights, question.weight_type), cards))
-            extra += HOLES * 4 * question.shape.hidden_size * min(question.context_tokens, question.ubatch_tokens)
-        if layers:
-            gpu += _cached_copies_bytes(question)
-        return ComputeBuffers((host + extra, *[gpu + extra] * cards), False)
-
-    def _series(self, kind: str, question: BufferQuestion) -> tuple[int, ...]:
-        """The numbers of one row at the question's context; none where it was not planned."""
-        row = self.models.get(question.model)
-        if row is None or not _is_common(question):
-            return ()
-        step, longest = self.grid(row)
         pieces = self._pieces(row, f"{kind} {question.kv_type_k}")
-        context = -(-question.context_tokens // CONTEXT_STEP) * CONTEXT_STEP
-        at = bisect_right(pieces, context, key=lambda piece: piece[0]) - 1
-        if at < 0 or context > longest:
-            return ()
-        piece = pieces[at]
-        steps = -(-(context - piece[0]) // step)
-        return tuple(piece[i] + steps * piece[i + 1] for i in range(1, len(piece), 2))
+        if not pieces:
+            return None
+        per_token, per_cell, per_pair = _between_cards(question) if cards > 1 else (0, 0, 0)
+        copies = 0
+        if split:
+            weights = self._copied(row, f"{kind} weights")
+            copies = _copies_at_once(copied_bytes(weights, question.weight_type), cards)
+            per_token += HOLES * 4 * question.shape.hidden_size
+        cached = _cached_copies_bytes(question.shape) if layers else 0
+        extras = (per_token, per_cell, per_pair, cached)
+        return BufferForm(pieces, *self.grid(row), False, cards, question.ubatch_tokens, copies, *extras)
 
     def grid(self, row: int) -> tuple[int, int]:
         """Tokens from which to which next context a row grows, and the longest context that it knows."""
@@ -192,27 +237,29 @@ def _copies_at_once(sizes: tuple[int, ...], cards: int) -> int:
     return sum(sizes) + (sizes[0] if cards > 1 else 0)
 
 
-def _cached_copies_bytes(question: BufferQuestion) -> int:
-    """A bound for copies of K and V in 16 bits: of layers on the host, whose attention runs on a GPU all the same
-    (beyond those of the typical split), and of quantised caches.
+def _cached_copies_bytes(shape: Shape) -> int:
+    """A bound for copies of K and V in 16 bits, per token of context: of layers on the host, whose attention runs on a
+    GPU all the same (beyond those of the typical split), and of quantised caches.
     """
-    attentions = [kind.mixer for kind in question.shape.kinds if isinstance(kind.mixer, Attention)]
-    widths = (mixer.n_kv_heads * (mixer.head_dim + (mixer.v_head_dim or mixer.head_dim)) for mixer in attentions)
-    return 2 * 2 * max(widths, default=0) * question.context_tokens
+    attentions = [kind.mixer for kind in shape.kinds if isinstance(kind.mixer, Attention)]
+    widths = [mixer.n_kv_heads * (mixer.head_dim + (mixer.v_head_dim or mixer.head_dim)) for mixer in attentions]
+    return 2 * 2 * max(widths, default=0)
 
 
-def _between_cards_bytes(question: BufferQuestion) -> int:
-    """A bound for what several cards need beyond one, each: four copies of the inputs and of what crosses."""
+def _between_cards(question: BufferQuestion) -> tuple[int, int, int]:
+    """A bound for what several cards need beyond one, each: four copies of the inputs and of what crosses. Bytes per
+    token of a batch: of each, for each token of the context, and for each other token of the batch.
+    """
     shape = question.shape
-    tokens = min(question.context_tokens, question.ubatch_tokens)
     mixers = [kind.mixer for kind in shape.kinds]
     masks = len({mixer.window for mixer in mixers if isinstance(mixer, Attention)}) or 1
     masks += any(isinstance(mixer, LatentAttention) and mixer.indexer for mixer in mixers)
     inner = max((mixer.d_inner for mixer in mixers if isinstance(mixer, (Mamba1, Mamba2))), default=0)
     inner = max(inner, *(mixer.channels // 4 for mixer in mixers if isinstance(mixer, ShortConvolution)), 0)
-    decays = max((mixer.n_heads for mixer in mixers if isinstance(mixer, LightningAttention)), default=0) * tokens
-    width = 4 * shape.hidden_size * max(1, shape.num_loops) + 4 * inner + decays
-    return (PIPELINE_COPIES - 1) * masks * 2 * question.context_tokens * tokens + PIPELINE_COPIES * 4 * width * tokens
+    decays = max((mixer.n_heads for mixer in mixers if isinstance(mixer, LightningAttention)), default=0)
+    width = 4 * shape.hidden_size * max(1, shape.num_loops) + 4 * inner
+    copied = PIPELINE_COPIES * 4
+    return copied * width, (PIPELINE_COPIES - 1) * masks * 2, copied * decays
 
 
 def shares_caches(shape: Shape) -> bool:
@@ -234,6 +281,11 @@ def _is_common(question: BufferQuestion) -> bool:
 def _is_split(question: BufferQuestion) -> bool:
     """Whether something lies on the host beside a GPU."""
     return bool(question.layer_devices) and (HOST in question.layer_devices or question.cpu_expert_layers > 0)
+
+
+def _is_spread(question: BufferQuestion) -> bool:
+    """Whether a placement is over several devices."""
+    return max(question.layer_devices, default=HOST) > 1 or _is_split(question)
 
 
 def compute_buffers(question: BufferQuestion, table: BufferTable | None = None) -> ComputeBuffers:
@@ -277,7 +329,7 @@ def upper_bound(question: BufferQuestion) -> ComputeBuffers:
     logits = 2 * 4 * outputs * shape.vocab_size  # Chameleon overwrites some in a second copy
     full = 4 * tokens * width + mask + logits + 4 * outputs * d + 4 * d * tokens
     if (question.kv_type_k, question.kv_type_v) != ("f16", "f16"):
-        full += _cached_copies_bytes(question)
+        full += _cached_copies_bytes(shape) * context
     gpus = max(question.layer_devices, default=0)
     if not gpus:
         return ComputeBuffers((full,), False)
