@@ -14,7 +14,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from fitcheck.estimate.buffers import BufferTable
-    from fitcheck.estimate.images import EncoderTable
+    from fitcheck.estimate.encoders import EncoderTable
     from fitcheck.estimate.quantizations import Quantizations
     from fitcheck.estimate.runtimes import Runtimes
     from fitcheck.estimate.speed_model import SpeedModel
@@ -65,7 +65,7 @@ class Facts:
     @cached_property
     def encoders(self) -> EncoderTable | None:
         """Encoders of images of the catalog's models, planned before; None where they have not been."""
-        from fitcheck.estimate.images import EncoderTable
+        from fitcheck.estimate.encoders import EncoderTable
 
         return _read(ENCODERS, EncoderTable) if (DATA / ENCODERS).exists() else None
 

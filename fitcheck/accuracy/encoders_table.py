@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from fitcheck import catalog, facts
-from fitcheck.estimate.images import EncoderTable, Plan, Row, column, plan
+from fitcheck.estimate.encoders import EncoderTable, Plan, Row, column, plan
 from fitcheck.estimate.runtimes import LLAMA_CPP, Runtimes
 from fitcheck.types import Backend, MediaEncoder
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from fitcheck.estimate.buffers import BufferTable
-from fitcheck.estimate.images import EncoderTable
+from fitcheck.estimate.encoders import EncoderTable
 from fitcheck.estimate.quantizations import Quantizations
 from fitcheck.estimate.runtimes import Runtimes
 from fitcheck.estimate.speed_model import SpeedModel

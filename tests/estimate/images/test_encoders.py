@@ -17,11 +17,12 @@ from msgspec.structs import replace
 from fitcheck import catalog, facts
 from fitcheck.accuracy.encoders_table import build, text_of
 from fitcheck.api import pretend
+from fitcheck.estimate.encoders import MOST_PATCHES, bound
 from fitcheck.estimate.fit import Estimator
 from fitcheck.estimate.graph.image_kinds import KINDS
 from fitcheck.estimate.graph.image_plan import buffer_bytes, head_size, largest_image, loaded_image, planned, weights
 from fitcheck.estimate.graph.planner import CUDA_RULES
-from fitcheck.estimate.images import MOST_PATCHES, EncoderBytes, bound, encoders_of
+from fitcheck.estimate.images import EncoderBytes, encoders_of
 from fitcheck.types import Backend, FlashAttention, MediaEncoder, Model, PlacementKind, Request, Task
 
 DATA = Path(__file__).parents[2] / "data" / "encoders.json"
