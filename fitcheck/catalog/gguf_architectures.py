@@ -151,12 +151,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "maple": Architecture(qk_norm="per_head", windows=Windows()),
     "plamo": Architecture(norms=1),
     "hrm_text": Architecture(gate="full", norms=0, final_norms=0),
-    "talkie": Architecture(qk_norm="full", norms=0, final_norms=0),
+    "talkie": Architecture(norms=0, final_norms=0),
     "chameleon": Architecture(qk_norm="full"),
-    **_rows(
-        "arctic grovemoe rwkv6 rwkv7 rwkv6qwen2 arwkv7 t5", Architecture(qk_norm="per_head", needs_tensors=True)
-    ),
-    "t5encoder": Architecture(embedding=True, needs_tensors=True),
+    **_rows("arctic grovemoe rwkv6 rwkv7 rwkv6qwen2 arwkv7 t5 t5encoder", Architecture(needs_tensors=True)),
     "dots3note": Architecture(gate="per_head", router_bias=True, windows=Windows()),
     "deepseek4": Architecture(router_bias=True, windows=Windows(period=0)),
     "modern-bert": Architecture(embedding=True, normed_embedding=True, windows=Windows(period=3, full_first=True)),

@@ -137,7 +137,7 @@ class ListedLayer:
 
     def _qk_norm(self) -> str | None:
         dims = self._dims.get("attn_q_norm.weight")
-        if dims is None:
+        if dims is None or dims[0] == 1:  # Talkie: a gain per head
             return None
         key, _ = mixers.head_dims(self._sizes, self._index, self._window is not None)
         return "per_head" if dims == (key,) else "full"
@@ -164,11 +164,11 @@ class ListedLayer:
         if not own:
             return NoMixer()
         kv_heads = sizes.get("attention.head_count_kv", sizes.get("attention.head_count", layer=index), layer=index)
-        heads_of_state = sizes.get("wkv.head_size")
-        if heads_of_state:
-            hidden = sizes.get("embedding_length")
-            state = 4 * hidden * (sizes.get("token_shift_count", 2) + heads_of_state)
-            return CountedMixer(params=count_elements(own), state_bytes=state, time_mix=self._time_mix(heads_of_state))
+        head = sizes.get("wkv.head_size")
+        if head:
+            state = 4 * sizes.get("embedding_length") * (sizes.get("token_shift_count", 2) + head)
+            params = count_elements(d for name, d in self._dims.items() if name.startswith(("time_mix", "channel_mix")))
+            return CountedMixer(params, state_bytes=state, time_mix=self._time_mix(head))
         if all(len(size) == 1 for size in own):
             return NoMixer()
         return CountedMixer(

@@ -246,7 +246,9 @@ ARCHITECTURES: dict[str, Traits] = {
     "chameleon": Traits(qk_norm="NORM", family="chameleon"),
     "cogvlm": Traits(qkv="fused", family="cogvlm"),
     "hrm_text": Traits(norm_weight=False, scaled_embedding=True, family="hrm_text"),
-    "talkie": Traits(norm_weight=False, embedding_norm="plain", norms_rotated=True, family="talkie"),
+    "talkie": Traits(
+        norm_weight=False, embedding_norm="plain", always_norms_qk=True, norms_rotated=True, family="talkie"
+    ),
     "deepseek4": Traits(
         gating="sqrt_softplus", normalises_weights=None, scales_weights=True, family="deepseek4",
     ),
