@@ -1,6 +1,6 @@
 """How fast five models really run here, beside the estimate before and after ``fitcheck calibrate``.
 
-    python tests/engine/bench.py --llama-cpp DIR --scratch DIR [--repetitions 3]
+    python tests/engine/bench.py --llama-cpp DIR --scratch DIR
 
 ``--llama-cpp`` names the folder of llama.cpp's programs (llama-bench, llama-quantize). The models have true shapes and
 random weights; each is written to the scratch folder once (10 GB in all). A quiet machine needs about six minutes after
@@ -67,7 +67,7 @@ def main() -> int:
     machine = fitcheck.probe()
     models = [fitcheck.find(str(path)) for path in files]
     before = {model.id: _said(model, machine) for model in models}
-    calibration, outcome = calibrate(machine, models, (LlamaBench(),), _predict, lambda *_: None)
+    calibration, outcome = calibrate(machine, models, (LlamaBench(),), _predict, lambda *_: None, options.seconds)
     for failure in outcome.failures:
         print(failure)
     after = {model.id: _said(model, replace(machine, calibration=calibration)) for model in models}
@@ -79,7 +79,8 @@ def _options() -> Any:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--llama-cpp", type=Path, required=True)
     parser.add_argument("--scratch", type=Path, required=True)
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--repetitions", type=int, default=3, help="of each test of llama-bench")
+    parser.add_argument("--seconds", type=float, default=60.0, help="that calibrate may take")
     return parser.parse_args()
 
 
@@ -123,7 +124,7 @@ def _print(
         read, read_now = (found[model.id][1] for found in (before, after))
         assert read is not None and read_now is not None
         print(
-            f"{model.id[:34]:34}{decode:9.1f}  {was.low:5.1f}-{was.high:<5.1f} {'yes' if holds else 'no ':>10}"
+            f"{Path(model.path or model.id).stem[:34]:34}{decode:9.1f}  {was.low:5.1f}-{was.high:<5.1f} {'yes' if holds else 'no ':>10}"
             f" {was.likely / decode - 1:+7.0%} {is_now.likely:7.1f} {is_now.likely / decode - 1:+5.0%}"
             f"    {prefill:9.1f} {read.likely:8.1f} {read.likely / prefill - 1:+6.0%}"
             f" {read_now.likely:8.1f} {read_now.likely / prefill - 1:+5.0%}"
