@@ -123,8 +123,9 @@ def _print(
         inside, near = inside + holds, near + (abs(is_now.likely / decode - 1.0) <= NEAR)
         read, read_now = (found[model.id][1] for found in (before, after))
         assert read is not None and read_now is not None
+        name = Path(model.path or model.id).stem
         print(
-            f"{Path(model.path or model.id).stem[:34]:34}{decode:9.1f}  {was.low:5.1f}-{was.high:<5.1f} {'yes' if holds else 'no ':>10}"
+            f"{name[:34]:34}{decode:9.1f}  {was.low:5.1f}-{was.high:<5.1f} {'yes' if holds else 'no ':>10}"
             f" {was.likely / decode - 1:+7.0%} {is_now.likely:7.1f} {is_now.likely / decode - 1:+5.0%}"
             f"    {prefill:9.1f} {read.likely:8.1f} {read.likely / prefill - 1:+6.0%}"
             f" {read_now.likely:8.1f} {read_now.likely / prefill - 1:+5.0%}"
