@@ -73,6 +73,8 @@ UNUSUAL = [
     Question("gemma4", flash="off"),
     Question("gpt-oss", context=131072),
     Question("deepseek2", context=32768, kv_type="q8_0"),
+    Question("deepseek4", context=32768, kv_type="q8_0", sequences=4, outputs=4, unified=True),
+    Question("deepseek4", context=131072, ubatch=2048, flash="off", swa_full=True),
     Question("qwen35", sequences=4, outputs=4),
     Question("granitehybrid", context=131072, kv_type="q5_1"),
 ]

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from fitcheck import catalog, facts
-from fitcheck.accuracy.buffers_table import TARGET, straight_pieces
+from fitcheck.accuracy.buffers_table import TARGET, sampled_pieces, straight_pieces
 from fitcheck.estimate.buffers import (
     BufferQuestion,
     BufferTable,
@@ -54,7 +54,8 @@ def test_table_agrees_with_the_planner(table: BufferTable, models: tuple[Model, 
     chance = random.Random(7)
     known = [model for model in models if model.id in table.models]
     for model in chance.sample(known, CASES):
-        longest = model.context_extended_tokens or model.context_tokens or 131_072
+        planned = table.grid(table.models[model.id])[1]
+        longest = min(planned, model.context_extended_tokens or model.context_tokens or 131_072)
         question = _question(model, chance.randint(1, longest), chance.random() < 0.6, chance.choice(("f16", "q8_0")))
         found = table.find(question)
         assert found == compute_buffers(question), (model.id, question.context_tokens, question.layer_devices[:1])
@@ -124,6 +125,24 @@ def test_pieces_reproduce_a_bent_function_everywhere() -> None:
         steps = (context - piece[0]) // 256
         assert (piece[1] + steps * piece[2], piece[3] + steps * piece[4]) == bent(context)
     assert len(pieces) <= 6
+
+
+def test_steps_of_compressed_caches_are_found_exactly(models: tuple[Model, ...]) -> None:
+    model = next(model for model in models if model.architecture == "deepseek4")
+
+    def stairs(context: int) -> tuple[int, ...]:
+        cells = -(-context // 1024)
+        return (5 * min(context, 768), 7 * cells + (900 if 9 <= cells < 11 else 0))
+
+    pieces = sampled_pieces(stairs, 1024, 16_384)
+    row = {"cpu f16": msgspec.Raw(msgspec.json.encode(pieces)), "contexts": msgspec.Raw(b"[1024,16384]")}
+    table = BufferTable({model.id: 0}, (row,))
+    for context in range(256, 16_384 + 1, 256):
+        found = table.find(_question(model, context, False))
+        assert found is not None
+        assert found.bytes == stairs(context)
+    assert table.find(_question(model, 16_385, False)) is None
+    assert len(pieces) <= 9
 
 
 def test_an_unknown_architecture_gets_a_bound_that_says_so(models: tuple[Model, ...]) -> None:
