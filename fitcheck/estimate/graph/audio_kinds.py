@@ -37,7 +37,7 @@ def gemma4_conformer(g: ImageGraph) -> Tensor:
         x = g.add(x, g.normed(_attention(g, x, name, relative, mask), f"{name}.attn_post_norm", "RMS_NORM"))
         x = g.add(x, _convolution(g, x, name))
         x = _half_feed_forward(g, x, name, "_1")
-        x = g.normed(x, f"{name}.ln2", "RMS_NORM")
+        x = g.expand(g.normed(x, f"{name}.ln2", "RMS_NORM"))
     x = g.linear(x, "a.pre_encode.out", g.encoder.projector_size, bias=True)
     return g.linear(g.rms(x), "mm.a.input_projection", g.encoder.out_size)
 

@@ -180,6 +180,11 @@ class ImageGraph(Graph):
 
     # ---- the transformer
 
+    def attends_fully(self, layer: int) -> bool:
+        """Whether a layer attends beyond windows."""
+        every = self.encoder.full_attention_every
+        return not every or (layer + 1) % every == 0
+
     def transformer(
         self,
         x: Tensor,

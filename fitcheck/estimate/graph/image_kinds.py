@@ -85,7 +85,6 @@ def qwen2(g: ImageGraph) -> Tensor:
 
 def qwen25(g: ImageGraph) -> Tensor:
     """Attention within windows, but in every ``full_attention_every``-th layer."""
-    encoder = g.encoder
     patches = g.merged_patches()
     rotate = g.rotation_by_sections()
     order = g.input("i32", g.n // 4)
@@ -93,9 +92,7 @@ def qwen25(g: ImageGraph) -> Tensor:
     if g.flash:
         window = g.half(window)
     x = g.reshape(g.rows(g.reshape(patches, 4 * g.d, g.n // 4), order), g.d, g.n)
-    x = g.transformer(
-        x, QWEN25, rotate, lambda layer: None if (layer + 1) % encoder.full_attention_every == 0 else window
-    )
+    x = g.transformer(x, QWEN25, rotate, lambda layer: None if g.attends_fully(layer) else window)
     return g.rows(_merged(g, x), g.input("i32", g.n // 4))
 
 
@@ -255,9 +252,7 @@ def muse_glimmer(g: ImageGraph) -> Tensor:
         x,
         Transformer(first_norm=True, last_norm=True),
         g.rotation_by_axis(columns, rows),
-        lambda layer: (
-            None if layer == encoder.layers - 1 or (layer + 1) % encoder.full_attention_every == 0 else window
-        ),
+        lambda layer: None if layer == encoder.layers - 1 or g.attends_fully(layer) else window,
     )
     x = g.rows(g.rows(g.reshape(x, g.d, g.n), back), merged)
     square = encoder.merge**2
