@@ -15,7 +15,7 @@ from fitcheck.catalog.plausible import implausible
 from fitcheck.catalog.safetensors import DTYPE_BITS, WeightFile, read_header
 from fitcheck.catalog.source import LocalSource, clean, read_json, unreadable
 from fitcheck.estimate.tensors import parameters
-from fitcheck.types import Model, PublishedFile, Shape
+from fitcheck.types import MediaEncoder, Model, PublishedFile, Shape
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
@@ -161,12 +161,19 @@ def model_from_config(
         context_tokens=_context(text, raw),
         native_dtype=native,
         tower_params=weights.towers if weights else {},
+        encoders=_encoders(raw, shape) if "vision_config" in raw else (),
         files=files,
         grade=_grade(shape, params, weights, quant) if family is not None else "C",
         note="" if family is not None and shape is not None else _note(model_type, shape),
         file_quant=quant,
         path=path,
     )
+
+
+def _encoders(raw: Mapping[str, Any], shape: Shape | None) -> tuple[MediaEncoder, ...]:
+    from fitcheck.catalog.config_encoders import encoders_of
+
+    return encoders_of(raw, shape.hidden_size if shape is not None else 0)
 
 
 def _note(model_type: str, shape: Shape | None) -> str:

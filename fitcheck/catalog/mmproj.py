@@ -108,7 +108,7 @@ def _encoder(header: Header, part: str, kind: str | None) -> MediaEncoder | None
         newline="v.image_newline" in dims,
         tokens=number("image_max_pixels") // max(patch * merge, 1) ** 2 if kind in BY_FILE else 0,
     )
-    return encoder if _plausible(encoder) else None
+    return encoder if plausible(encoder) else None
 
 
 def _ffn_size(dims: dict[str, tuple[int, ...]], part: str, hidden: int) -> int:
@@ -125,7 +125,7 @@ def _positions(dims: dict[str, tuple[int, ...]], kind: str) -> int:
     return shape[1] * shape[2] if kind == "kimik25" else shape[1]
 
 
-def _plausible(encoder: MediaEncoder) -> bool:
+def plausible(encoder: MediaEncoder) -> bool:
     """Whether a graph of it can be walked at all."""
     wide = (encoder.hidden_size, encoder.ffn_size, encoder.out_size, encoder.projector_size, encoder.image_size)
     shaped = encoder.layers == 0 or encoder.heads > 0
