@@ -26,6 +26,8 @@ from fitcheck.estimate.reach import least_bytes_per_weight
 from fitcheck.estimate.runtimes import Runtimes
 from fitcheck.estimate.served import detours
 from fitcheck.estimate.site import Site
+from fitcheck.estimate.speed import decode, predict
+from fitcheck.estimate.speed_terms import Running, run_on
 from fitcheck.estimate.subject import UNKNOWN_CONTEXT, Setup, Subject
 from fitcheck.types import (
     Backend,
@@ -42,7 +44,6 @@ from fitcheck.types import (
 )
 
 if TYPE_CHECKING:
-    from fitcheck.estimate.speed_terms import Running
     from fitcheck.estimate.tables import Tables
 
 Q8_CACHE = "q8_0"
@@ -173,7 +174,6 @@ class Estimator:
 
     def _fit(self, subject: Subject, quant: str, site: Site, request: Request, most_context: bool) -> Fit:
         from fitcheck.estimate.explain import flags_of, notes_of, reasons_of, terms_of
-        from fitcheck.estimate.speed import predict
 
         model, machine, row = subject.model, site.machine, site.row
         setup = subject.setup(request, site)
@@ -263,16 +263,12 @@ def _most_context(subject: Subject, quant: str, site: Site, request: Request, sp
 
 def _running(subject: Subject, quant: str, site: Site, request: Request, found: Candidate) -> Running:
     """What runs where, as the speed model sees it."""
-    from fitcheck.estimate.speed_terms import run_on
-
     return run_on(site.hardware, subject.costs(quant), found.parts, request)
 
 
 def _decode(subject: Subject, quant: str, site: Site, request: Request, found: Candidate) -> Interval | None:
     if found.verdict is Verdict.NO:
         return None
-    from fitcheck.estimate.speed import decode
-
     return decode(_running(subject, quant, site, request, found), site.machine)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from functools import cached_property
 from itertools import accumulate
-from operator import mul
 from typing import NamedTuple
 
 from fitcheck.estimate.cache import CacheSettings, layer_cache_bytes
@@ -19,21 +18,58 @@ from fitcheck.types import Shape
 
 
 class LayerLoad(NamedTuple):
-    """Bytes of one layer on the host and on a GPU: weights without routed experts, routed experts, KV cache, recurrent
+    """Bytes of one layer in one kind of memory: weights without routed experts, routed experts, KV cache, recurrent
     state. ``has_experts``: 1 or 0.
     """
 
-    host_dense: int
-    gpu_dense: int
-    host_experts: int
-    gpu_experts: int
-    host_kv: int
-    gpu_kv: int
+    dense: int
+    experts: int
+    kv: int
     state: int
     has_experts: int
 
 
-NO_LAYERS = LayerLoad(0, 0, 0, 0, 0, 0, 0, 0)
+NO_LAYERS = LayerLoad(0, 0, 0, 0, 0)
+
+
+class Side:
+    """A model's layers in one kind of memory: ``letters`` name for each layer which of ``kinds`` it is."""
+
+    def __init__(self, kinds: list[LayerLoad], letters: str) -> None:
+        self.kinds = [(chr(97 + index), kind) for index, kind in enumerate(kinds)]
+        self.letters = letters
+
+    @cached_property
+    def all_layers(self) -> LayerLoad:
+        """The sum over all layers."""
+        return self._sum(0, len(self.letters))
+
+    @cached_property
+    def running_sums(self) -> tuple[list[int], list[int]]:
+        """Bytes of the first n layers, by n: all but routed experts, and those."""
+        rest = {letter: kind.dense + kind.kv + kind.state for letter, kind in self.kinds}
+        experts = {letter: kind.experts for letter, kind in self.kinds}
+        return (
+            list(accumulate(map(rest.__getitem__, self.letters), initial=0)),
+            list(accumulate(map(experts.__getitem__, self.letters), initial=0)),
+        )
+
+    def layers(self, first: int, last: int) -> LayerLoad:
+        """The sum over layers [first, last)."""
+        if first == last:
+            return NO_LAYERS
+        return self.all_layers if last - first == len(self.letters) else self._sum(first, last)
+
+    def _sum(self, first: int, last: int) -> LayerLoad:
+        dense = experts = kv = state = with_experts = 0
+        for letter, kind in self.kinds:
+            count = self.letters.count(letter, first, last)
+            dense += count * kind.dense
+            experts += count * kind.experts
+            kv += count * kind.kv
+            state += count * kind.state
+            with_experts += count * kind.has_experts
+        return LayerLoad(dense, experts, kv, state, with_experts)
 
 
 class Need(NamedTuple):
@@ -48,16 +84,16 @@ class Need(NamedTuple):
 class Load:
     """What one model needs to keep in memory in one quantisation and context, before it is placed.
 
-    ``kinds`` and ``letters`` as in ``Stored``. ``embedding`` and looked-up tables are read by rows and always stay on
-    the host; ``output`` is the output matrix with what lies beside it, ``beside_output`` that without the matrix.
+    ``host`` and ``gpu``: its layers in either memory. ``embedding`` and looked-up tables are read by rows and always
+    stay on the host; ``output`` is the output matrix with what lies beside it, ``beside_output`` that without it.
     ``second_copy``: the output is its own copy even where the embedding lies on the same device. ``loops``: how often
     the stack is run; the engine counts its layers anew each time.
     """
 
-    def __init__(self, kinds: tuple[LayerLoad, ...], stored: Stored, loops: int = 1) -> None:
+    def __init__(self, host: Side, gpu: Side, stored: Stored, loops: int = 1) -> None:
+        self.host = host
+        self.gpu = gpu
         self.loops = loops
-        self.kinds = kinds
-        self.letters = stored.layers
         self.n_layers = len(stored.layers)
         self.prediction_layers = stored.prediction_layers
         self.embedding = stored.embedding.host + stored.tables.host
@@ -66,43 +102,12 @@ class Load:
         self.first_layer = stored.first_layer
         self.each_device = stored.each_device
         self.second_copy = stored.output_first or not stored.tied
-        self.has_experts = any(kind.has_experts for kind in kinds)
-
-    @cached_property
-    def _named(self) -> list[tuple[str, LayerLoad]]:
-        """The kinds with their letters."""
-        return [(chr(97 + index), kind) for index, kind in enumerate(self.kinds)]
-
-    @cached_property
-    def all_layers(self) -> LayerLoad:
-        """The sum over all layers."""
-        return self._sum(0, self.n_layers)
-
-    @cached_property
-    def gpu_sums(self) -> tuple[list[int], list[int]]:
-        """Running sums of what layers take on a GPU: all but routed experts, and those."""
-        rest = {letter: kind.gpu_dense + kind.gpu_kv + kind.state for letter, kind in self._named}
-        experts = {letter: kind.gpu_experts for letter, kind in self._named}
-        return (
-            list(accumulate(map(rest.__getitem__, self.letters), initial=0)),
-            list(accumulate(map(experts.__getitem__, self.letters), initial=0)),
-        )
-
-    def _sum(self, first: int, last: int) -> LayerLoad:
-        counts = [self.letters.count(letter, first, last) for letter, _ in self._named]
-        return LayerLoad._make([sum(map(mul, counts, column)) for column in zip(*self.kinds, strict=True)])
-
-    def layers(self, first: int, last: int) -> LayerLoad:
-        """The sum over layers [first, last)."""
-        if first == last:
-            return NO_LAYERS
-        return self.all_layers if last - first == self.n_layers else self._sum(first, last)
+        self.has_experts = any(kind.has_experts for _, kind in host.kinds)
 
     @cached_property
     def least_of_layers(self) -> int:
         """Bytes that the layers need at least, whatever the device."""
-        body = self.all_layers
-        return body.host_dense + body.host_experts + body.host_kv + body.state
+        return sum(self.host.all_layers[:4])
 
     @property
     def least(self) -> int:
@@ -125,13 +130,14 @@ def caches_of(shape: Shape, settings: CacheSettings, table: Quantizations, layou
 
 def load_of(stored: Stored, caches: Caches, loops: int = 1) -> Load:
     """The load of a model in a quantisation and context; ``loops`` as in ``Load``."""
-    kinds = []
+    host, gpu = [], []
     for kind in stored.kinds:
-        experts = kind.experts
-        dense = (kind.mixer.host + kind.ffn.host, kind.mixer.gpu + kind.ffn.gpu)
+        mixer, ffn, experts = kind.mixer, kind.ffn, kind.experts
+        host_kv, gpu_kv, state = caches[kind.kind]
         has_experts = 1 if experts.file else 0
-        kinds.append(LayerLoad(*dense, experts.host, experts.gpu, *caches[kind.kind], has_experts))
-    return Load(tuple(kinds), stored, loops)
+        host.append(LayerLoad(mixer.host + ffn.host, experts.host, host_kv, state, has_experts))
+        gpu.append(LayerLoad(mixer.gpu + ffn.gpu, experts.gpu, gpu_kv, state, has_experts))
+    return Load(Side(host, stored.layers), Side(gpu, stored.layers), stored, loops)
 
 
 def need_of(load: Load, ends: tuple[int, ...], output: int, cpu_expert_layers: int = 0) -> Need:
@@ -141,26 +147,21 @@ def need_of(load: Load, ends: tuple[int, ...], output: int, cpu_expert_layers: i
     the device of the output matrix. The first ``cpu_expert_layers`` layers keep their routed experts on the host.
     """
     weights, kv, state, expert_layers = [], [], [], []
-    on_host = load.layers(0, cpu_expert_layers) if cpu_expert_layers else None
     first = 0
     for device, last in enumerate(ends):
-        part = load.layers(first, last)
-        experts, count = (part.gpu_experts if device else part.host_experts), part.has_experts
-        if on_host is not None:
-            moved = load.layers(first, max(first, min(last, cpu_expert_layers)))
-            experts -= moved.gpu_experts if device else moved.host_experts
-            count -= moved.has_experts
+        side = load.gpu if device else load.host
+        part = side.layers(first, last)
+        away = side.layers(first, min(last, cpu_expert_layers)) if first < cpu_expert_layers else NO_LAYERS
         shared = _on(load.each_device, device) if last > first else 0
         beside = _on(load.first_layer, device) if first == 0 and last > 0 else 0
-        weights.append((part.gpu_dense if device else part.host_dense) + experts + shared + beside)
-        kv.append(part.gpu_kv if device else part.host_kv)
+        weights.append(part.dense + part.experts - away.experts + shared + beside)
+        kv.append(part.kv)
         state.append(part.state)
-        expert_layers.append(count)
+        expert_layers.append(part.has_experts - away.has_experts)
         first = last
-    if on_host is not None:
-        weights[0] += on_host.host_experts
-        expert_layers[0] += on_host.has_experts
-    weights[0] += load.embedding
+    on_host = load.host.layers(0, cpu_expert_layers)
+    weights[0] += on_host.experts + load.embedding
+    expert_layers[0] += on_host.has_experts
     weights[output] += _on(load.output if output or load.second_copy else load.beside_output, output)
     return Need(tuple(weights), tuple(kv), tuple(state), tuple(expert_layers))
 
@@ -169,7 +170,7 @@ def gpus_hold(load: Load, ends: tuple[int, ...], output: int, cpu_expert_layers:
     """Whether each GPU has room for its share of weights, caches and states: ``need_of`` for GPUs alone, without the
     parts. ``room`` in bytes, first GPU first.
     """
-    rest, experts = load.gpu_sums
+    rest, experts = load.gpu.running_sums
     for device in range(1, len(ends)):
         first, last = ends[device - 1], ends[device]
         need = rest[last] - rest[first]

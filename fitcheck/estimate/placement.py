@@ -329,7 +329,7 @@ def _best_split(ground: Ground) -> Candidate | None:
     if load.least + ground.host_overhead > ground.host_have + sum([gpu.room_bytes for gpu in gpus]):
         return None
     shares = tuple([gpu.room_bytes for gpu in gpus])
-    rest, experts = load.gpu_sums
+    rest, experts = load.gpu.running_sums
     if load.has_experts:
         found = _least_left(ground, lambda count: split_by(load, shares, None, count), load.n_layers, experts)
         if found is not None:
@@ -349,7 +349,7 @@ def _least_left(
     load = ground.load
     room = _room(ground, split_with(most))
     # no fewer than if the cards were one memory, which of a single card is the answer
-    rest, experts = load.gpu_sums
+    rest, experts = load.gpu.running_sums
     surplus = rest[-1] + experts[-1] + load.output.gpu - sum([max(each, 0) for each in room])
     least = max(1, bisect_left(freed, surplus))
 
@@ -400,15 +400,15 @@ def parallel_candidate(ground: Ground) -> Candidate:
 def _shared_by(ground: Ground, count: int) -> Candidate:
     load = ground.load
     split = Split(PlacementKind.GPU, load.n_layers + 1, 0, (0, *[load.n_layers] * count), count)
-    body, compute = load.all_layers, ground.compute(split)
-    weights = body.gpu_dense + body.gpu_experts + load.first_layer.gpu + load.output.gpu
+    body, compute = load.gpu.all_layers, ground.compute(split)
+    weights = body.dense + body.experts + load.first_layer.gpu + load.output.gpu
     experts = body.has_experts
     uses = tuple(
         Use(
             gpu.name,
             gpu.have_bytes,
             -(-weights // count),
-            -(-body.gpu_kv // count),
+            -(-body.kv // count),
             -(-body.state // count),
             compute.bytes[index],
             0,

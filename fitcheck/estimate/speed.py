@@ -42,7 +42,7 @@ def predict(run: Running, machine: Machine) -> Speed:
     if prompt:
         prefill_s = calibrated_seconds(prefill_terms(run, prompt), run, machine, "prefill")
         first = _sum(_times(prefill_s, prefill_spread), _times(step_s, spread))
-    read = [device_work(run, use, depth) for use in run.uses]
+    read = [device_work(run, number, depth) for number in range(len(run.uses))]
     return Speed(
         decode_per_s=_rate(1, step_s, spread),
         decode_full_context_per_s=_rate(1, full_s, spread),

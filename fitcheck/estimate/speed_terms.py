@@ -26,13 +26,16 @@ CACHE_BYTES = {
 
 
 class Running(NamedTuple):
-    """A placed model: what runs where. ``uses`` are the devices that have work, ``devices`` what they can do."""
+    """A placed model: what runs where. ``uses`` are the devices that have work, ``devices`` what they can do; ``held``:
+    which share of the routed experts of its own layers each holds.
+    """
 
     costs: Costs
     request: Request
     speed_model: SpeedModel
     uses: tuple[Part, ...]
     devices: tuple[Device, ...]
+    held: tuple[float, ...]
     parallel: int  # how many devices share every layer
 
     @property
@@ -59,35 +62,38 @@ def run_on(hardware: Hardware, costs: Costs, parts: Sequence[Part], request: Req
     """The same of what was worked out before: of the machine, and of the model in its quantisation."""
     uses = tuple([part for part in parts if _has_work(part)]) or tuple(parts[:1])
     devices = tuple([hardware.device(use.device) for use in uses])
-    if len(uses) == 1 or len({(use.first_layer, use.last_layer) for use in uses}) > 1:
-        return Running(costs, request, hardware.speed_model, uses, devices, 1)
+    speed_model = hardware.speed_model
+    if len(uses) == 1:
+        return Running(costs, request, speed_model, uses, devices, (1.0,), 1)
+    held = tuple([costs.experts_held(use) for use in uses])
+    if len({(use.first_layer, use.last_layer) for use in uses}) > 1:
+        return Running(costs, request, speed_model, uses, devices, held, 1)
     slowest_first = tuple(sorted(devices, key=lambda device: device.bandwidth_per_s))
-    return Running(costs, request, hardware.speed_model, uses, slowest_first, len(uses))
+    return Running(costs, request, speed_model, uses, slowest_first, held, len(uses))
 
 
 def _has_work(use: Part) -> bool:
     return use.last_layer > use.first_layer or use.output or use.expert_layers > 0
 
 
-def device_work(run: Running, use: Part, depth: float) -> Work:
-    """What one device reads and launches per token, at ``depth`` tokens in the cache."""
-    costs, request = run.costs, run.request
+def device_work(run: Running, number: int, depth: float) -> Work:
+    """What the device of a number reads and launches per token, at ``depth`` tokens in the cache."""
+    costs, request, use = run.costs, run.request, run.uses[number]
     cache_bytes = CACHE_BYTES.get(request.kv_type_k, 2.0), CACHE_BYTES.get(request.kv_type_v, 2.0)
-    here = 1.0 if use.device == "cpu" or not run.is_split else costs.experts_held(use)
-    work = costs.decode(depth, cache_bytes, use.first_layer, use.last_layer, here, use.output)
+    work = costs.decode(depth, cache_bytes, use.first_layer, use.last_layer, run.held[number], use.output)
     if use.device != "cpu":
         return work
-    for other in run.uses:
-        if other is not use and (away := 1.0 - costs.experts_held(other)) > 0.0:
-            work = work.plus(costs.experts(other.first_layer, other.last_layer, away))
+    for other, held in zip(run.uses, run.held, strict=True):
+        if held < 1.0:
+            work = work.plus(costs.experts(other.first_layer, other.last_layer, 1.0 - held))
     return work
 
 
 def decode_terms(run: Running, depth: float) -> list[Term]:
     """The terms of one token's time at ``depth`` tokens in the cache."""
     terms = []
-    for use, device in zip(run.uses, run.devices, strict=True):
-        terms += _decode_on(run, device, device_work(run, use, depth), run.parallel)
+    for number, device in enumerate(run.devices):
+        terms += _decode_on(run, device, device_work(run, number, depth), run.parallel)
         if run.parallel > 1:
             break  # the others do the same at the same time, and none is slower
     terms.append(Term("overhead", 1e-3, run.devices[0].keys("decode/token_ms")))
@@ -120,23 +126,23 @@ def _decode_on(run: Running, device: Device, work: Work, share: int) -> list[Ter
 def prefill_terms(run: Running, prompt_tokens: int, depth: int = 0) -> list[Term]:
     """The terms of a prompt's time, with ``depth`` tokens in the cache before it."""
     terms = []
-    for use, device in zip(run.uses, run.devices, strict=True):
-        terms += _prefill_on(run, use, device, prompt_tokens, depth)
+    for number, device in enumerate(run.devices):
+        terms += _prefill_on(run, number, device, prompt_tokens, depth)
         if run.parallel > 1:
             break
     return terms + _link_terms(run, prompt_tokens)
 
 
-def _prefill_on(run: Running, use: Part, own: Device, tokens: int, depth: int) -> list[Term]:
+def _prefill_on(run: Running, number: int, own: Device, tokens: int, depth: int) -> list[Term]:
     """On one device. Layers in RAM beside a GPU: the engine copies their weights there for every micro-batch."""
-    ubatch = run.request.ubatch_tokens
+    ubatch, use = run.request.ubatch_tokens, run.uses[number]
     work = prefill_work(run.costs, tokens, ubatch, use.first_layer, use.last_layer, depth)
     batches = ceil(tokens / ubatch)
     terms = []
     device = own
     if own.is_cpu and run.is_split:
         device = next(other for other in run.devices if not other.is_cpu)
-        streamed = max(work.weight_bytes, device_work(run, use, 0.0).weight_bytes)
+        streamed = max(work.weight_bytes, device_work(run, number, 0.0).weight_bytes)
         terms.append(Term("link", batches * streamed / min(device.link_per_s, PAGEABLE_PER_S), ()))
     whole = device.keys("prefill/device") + (() if device.is_cpu else _model_keys(run, "prefill"))
     peak = device.peak_per_s * run.parallel
@@ -193,19 +199,15 @@ def _link_terms(run: Running, tokens: int) -> list[Term]:
     """Activations that travel: once per border of a layer split, twice per layer between cards that share layers."""
     if not run.is_split:
         return []
-    shape, costs = run.costs.shape, run.costs
-    activations = 2.0 * shape.hidden_size * tokens / min(device.link_per_s for device in run.devices)
+    shape = run.costs.shape
+    activations = 2.0 * shape.hidden_size * tokens / min([device.link_per_s for device in run.devices])
     if run.parallel > 1:
         return [Term("link", 2 * shape.n_layers * (EXCHANGE_S + activations), ())]
     borders = len(run.uses) - 1
-    interleaved = any(use.device != "cpu" and costs.experts_held(use) < 1.0 for use in run.uses)
-    if interleaved:  # experts in RAM: to the processor and back in every such layer
-        borders += round(2 * sum((1.0 - costs.experts_held(use)) * _layers(use) for use in run.uses))
+    if min(run.held) < 1.0:  # experts in RAM: to the processor and back in every such layer
+        away = [(1.0 - held) * (use.last_layer - use.first_layer) for use, held in zip(run.uses, run.held, strict=True)]
+        borders += round(2 * sum(away))
     return [Term("link", borders * (HOP_S + activations), ())]
-
-
-def _layers(use: Part) -> int:
-    return 0 if use.device == "cpu" else use.last_layer - use.first_layer
 
 
 def seconds_of(terms: list[Term], speed_model: SpeedModel) -> float:

@@ -112,6 +112,10 @@ class Costs:
             letter: (weights.kinds[ord(letter) - 97], kinds[ord(kind) - 97]) for letter, kind in letters.items()
         }
 
+        self._with_experts = [
+            letter for letter, (_, kind) in self._kinds.items() if isinstance(kind.layer.ffn, MixtureOfExperts)
+        ]
+
     def groups(self, first: int, last: int) -> Iterator[tuple[LayerBytes, KindCost, int]]:
         """The distinct sizes of layers among [first, last), each with its kind and how many there are."""
         letters, kinds = self.weights.layers, self._kinds
@@ -161,11 +165,10 @@ class Costs:
 
     def experts_held(self, part: Part) -> float:
         """Share of the routed experts of a device's own layers that it holds; the processor reads the rest."""
-        letters = self.shape.layers
-        kinds = [chr(97 + n) for n, kind in enumerate(self.shape.kinds) if isinstance(kind.ffn, MixtureOfExperts)]
-        if not kinds or part.device == "cpu":
+        if part.device == "cpu" or not self._with_experts:
             return 1.0
-        with_experts = sum([letters.count(kind, part.first_layer, part.last_layer) for kind in kinds])
+        letters, first, last = self.weights.layers, part.first_layer, part.last_layer
+        with_experts = sum([letters.count(letter, first, last) for letter in self._with_experts])
         return min(1.0, part.expert_layers / with_experts) if with_experts else 1.0
 
 
