@@ -599,8 +599,8 @@ class MediaEncoder(Value, frozen=True):
 
     ``kind`` is the file's ``clip.projector_type``: which graph it is. Sizes are in elements, ``patch_size`` and
     ``image_size`` in pixels (of sound 1 and 0); ``image_size``: the side of a tile, or of the image that positions were
-    learned for. ``layers`` 0: there is no transformer. ``out_size``: the language model's width; ``projector_size``: the
-    hidden width of the projector where the kind does not settle it. ``merge`` patches per side become one token.
+    learned for. ``layers`` 0: there is no transformer. ``out_size``: the language model's width; ``projector_size``:
+    the hidden width of the projector where the kind does not settle it. ``merge`` patches per side become one token.
     ``positions``: rows of the table of learned positions (per axis where there are two). ``head_size`` 0: hidden_size /
     heads. ``full_attention_every``: the other layers attend within windows (0: none does). ``deepstack``: layers whose
     states go to the language model too. ``standardized``: the result is shifted and scaled by learned vectors;
@@ -774,7 +774,8 @@ class Interval(Record, frozen=True):
 
 class Term(Record, frozen=True):
     """One part of the memory: ``name`` is weights, kv_cache, recurrent_state, compute_buffer, output_buffer,
-    runtime_overhead, projector, projector_buffer, …; ``device`` as in ``DeviceUse``; ``formula`` and ``source`` explain the bytes."""
+    runtime_overhead, projector, projector_buffer, …; ``device`` as in ``DeviceUse``; ``formula`` and ``source`` explain
+    the bytes."""
 
     name: str
     device: str
