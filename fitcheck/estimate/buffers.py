@@ -192,8 +192,11 @@ class BufferTable(Struct, frozen=True):
         copies = 0
         if split:
             weights = self._copied(row, f"{kind} weights")
-            copies = _copies_at_once(copied_bytes(weights, question.weight_type), cards)
+            copies = _copies_at_once(copied_bytes(weights, question.weight_type), cards, question.shape)
             per_token += HOLES * 4 * question.shape.hidden_size
+        for name in (BETWEEN_CARDS,) * (cards > 1) + (ON_HOST,) * split:
+            lacking = self._lacking(row, name)
+            per_token, per_cell = per_token + lacking[0], per_cell + lacking[1]
         cached = _cached_copies_bytes(question.shape) if layers else 0
         extras = (per_token, per_cell, per_pair, cached)
         return BufferForm(pieces, *self.grid(row), False, cards, question.ubatch_tokens, copies, *extras)
@@ -230,11 +233,13 @@ def copied_bytes(weights: tuple[CopiedWeight, ...], weight_type: WeightType | No
     return tuple(sorted(sizes, reverse=True)) or (0,)
 
 
-def _copies_at_once(sizes: tuple[int, ...], cards: int) -> int:
+def _copies_at_once(sizes: tuple[int, ...], cards: int, shape: Shape) -> int:
     """A bound for the copies of weights that lie beside each other. One takes the place of the one before if it is not
-    larger; with several cards all go to the first, and what comes back from the others may lie between two of them.
+    larger; with several cards all go to the first, and what comes back from the others may lie between two of them, as
+    may what compressed caches leave behind.
     """
-    return sum(sizes) + (sizes[0] if cards > 1 else 0)
+    compressed = any(isinstance(kind.mixer, CompressedAttention) for kind in shape.kinds)
+    return sum(sizes) + (sizes[0] if cards > 1 or compressed else 0)
 
 
 def _cached_copies_bytes(shape: Shape) -> int:
