@@ -40,6 +40,7 @@ PLANNED_CACHES = ("f16", "q8_0")  # types of K and V that the table knows
 USUAL_TYPE = "q8_0"  # of weights whose type is not told
 PIPELINE_COPIES = 4  # of inputs, where several GPUs work on several micro-batches at once (GGML_SCHED_MAX_COPIES)
 SAME_RULES = (Backend.CUDA, Backend.ROCM)  # other backends reorder nodes or size their scratch apart: nearly the same
+BETWEEN_CARDS, ON_HOST = "between cards", "on host"  # names in a row of the table
 HOLES = 6  # states of a batch that lie elsewhere than in the typical split, at most
 Piece = tuple[int, ...]  # first context; then for each series its bytes there and its growth per step
 CopiedWeight = tuple[int, str, int, int]  # first layer that has it, name, row length, elements
@@ -142,7 +143,9 @@ class BufferTable(Struct, frozen=True):
     bytes per step of 256 tokens, GPU bytes, GPU bytes per step; decoded when first asked for. Splits ("experts": all
     routed experts on the host, "half": the first half of the layers) have two GPU series: without copies of weights,
     and what lies below the largest copy; "half weights" lists what is copied. ``form`` makes of them an answer for
-    all splits of their kind. "contexts", where a row has it: its step, and the longest context that was planned.
+    all splits of their kind. "between cards" and "on host", where a row has them, are what that lacks over several
+    cards and with something on the host: bytes per token of a batch, and of these for each token of the context.
+    "contexts", where a row has it: its step, and the longest context that was planned.
     """
 
     models: dict[str, int]
@@ -200,6 +203,10 @@ class BufferTable(Struct, frozen=True):
         cached = _cached_copies_bytes(question.shape) if layers else 0
         extras = (per_token, per_cell, per_pair, cached)
         return BufferForm(pieces, *self.grid(row), False, cards, question.ubatch_tokens, copies, *extras)
+
+    def _lacking(self, row: int, name: str) -> tuple[int, int]:
+        raw = self.rows[row].get(name)
+        return decode(raw, type=tuple[int, int]) if raw is not None else (0, 0)
 
     def grid(self, row: int) -> tuple[int, int]:
         """Tokens from which to which next context a row grows, and the longest context that it knows."""
