@@ -130,8 +130,9 @@ class Session:
         """The model that was named with ``text`` and the request as it is meant for it: in the quantisation that the
         name holds, unless the request or the file has one, and on the engine that runs it."""
         from fitcheck.catalog.quant_names import named
-        from fitcheck.catalog.resolve import as_published
+        from fitcheck.catalog.resolve import as_published, without_address
 
+        text = without_address(text)
         model = self.model(text)
         table = self.facts.quantizations
         held = None if request.quant or model.file_quant else named(text, table, model.publisher)

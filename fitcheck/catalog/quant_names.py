@@ -16,6 +16,7 @@ MAX_LENGTH = 300
 _GGUF = re.compile(
     r"[-:@._/]((?:ud-)?(?:i?q|tq)[1-8](?:_(?:k|[0-8]|xxs|xs|s|m|l|xl|nl))*|mxfp4(?:_moe)?|bf16|f16|fp16|f32)$"
 )
+_BLANKS = re.compile(r"[\s()\[\]]+")
 _AFTER_THE_QUANT = re.compile(r"(?:-\d{5}-of-\d{5})?\.gguf$|[-_]gguf$")
 
 
@@ -28,7 +29,7 @@ class NamedQuant(Struct, frozen=True):
 
 def named(text: str, table: Quantizations, publisher: str | None = None) -> NamedQuant | None:
     """The quantisation that a model's name ends in, None where it names none. ``publisher``: whose names are meant."""
-    name = _AFTER_THE_QUANT.sub("", text[-MAX_LENGTH:].strip().casefold())
+    name = _AFTER_THE_QUANT.sub("", _BLANKS.sub("-", text[-MAX_LENGTH:].casefold()).strip("-"))
     ending = _ending(name, table)
     if ending is not None:
         return ending

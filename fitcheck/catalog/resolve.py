@@ -14,7 +14,8 @@ HUB = "hf:"
 OLLAMA = "ollama:"
 MAX_TEXT = 4096
 LATEST = ":latest"
-_ADDRESSES = ("https://", "huggingface.co/", "hf.co/")
+_SITES = ("huggingface.co/", "hf.co/", "ollama.com/library/")
+_REPOSITORY_PARTS = 2  # owner and name; after them come blob/main or tree/main
 
 
 def resolve(text: str, catalog: Catalog) -> Model:
@@ -25,7 +26,7 @@ def resolve(text: str, catalog: Catalog) -> Model:
     Raises FitcheckError: ``unknown_model``, ``ambiguous_model``, ``unreadable_file``, ``network``, ``not_found``,
     ``gated``, ``rate_limited``, ``offline``.
     """
-    text = text.strip()
+    text = without_address(text)
     if not 0 < len(text) <= MAX_TEXT or not text.isprintable():
         why = "a model's name is empty, too long or holds control characters"
         raise FitcheckError("unknown_model", why, "fitcheck catalog list")
@@ -38,7 +39,7 @@ def resolve(text: str, catalog: Catalog) -> Model:
 
         return enriched(ollama_model(text.removeprefix(OLLAMA)), catalog)
     if _looks_like_path(text):
-        return enriched(replace(from_path(Path(text).expanduser()), id=text), catalog)
+        return enriched(replace(from_path(_expanded(text)), id=text), catalog)
     return _named(text, catalog)
 
 
@@ -82,8 +83,15 @@ def _row_of(model: Model, catalog: Catalog) -> Model | None:
 def _looks_like_path(text: str) -> bool:
     if text.startswith(("/", "./", "../", "~", ".\\", "..\\")) or text[1:3] == ":\\":
         return True
-    in_a_folder = "/" in text and not text.startswith(_ADDRESSES)
-    return text.endswith(".gguf") and (in_a_folder or Path(text).exists())
+    on_the_hub = (repository(text) or "").casefold().endswith("-gguf")
+    return text.endswith(".gguf") and (Path(text).exists() or ("/" in text and not on_the_hub))
+
+
+def _expanded(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # of a user that there is not
+        raise FitcheckError("unreadable_file", f"{text}: no such folder", "write the path in full") from error
 
 
 def _named(text: str, catalog: Catalog) -> Model:
@@ -133,11 +141,22 @@ def _published(model: Model, text: str) -> Model:
 
 
 def repository(text: str) -> str | None:
-    """``owner/name`` of the Hub repository that a name or an address is of, None where it is of none."""
-    for prefix in _ADDRESSES:
-        text = text.removeprefix(prefix)
-    parts = text.partition(":")[0].split("/")
+    """``owner/name`` of the Hub repository that a name is of, None where it is of none."""
+    parts = without_address(text).partition(":")[0].split("/")
     return "/".join(parts[:2]) if len(parts) > 1 and all(parts[:2]) else None
+
+
+def without_address(text: str) -> str:
+    """A name without the address of the site it was copied from: ``https://huggingface.co/org/repo/blob/main/x.gguf``
+    is ``org/repo/x.gguf``, ``https://ollama.com/library/qwen3:8b`` is ``qwen3:8b``."""
+    text = text.strip()
+    plain = text.removeprefix("https://").removeprefix("http://").removeprefix("www.")
+    site = next((site for site in _SITES if plain.startswith(site)), None)
+    if site is None:
+        return text
+    path = plain.removeprefix(site).partition("?")[0].partition("#")[0].strip("/").split("/")
+    file = path[-1:] if len(path) > _REPOSITORY_PARTS and path[-1].endswith(".gguf") else []
+    return "/".join([*path[:_REPOSITORY_PARTS], *file])
 
 
 def from_path(path: Path) -> Model:

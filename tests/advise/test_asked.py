@@ -104,6 +104,27 @@ def test_a_file_that_is_not_here_is_the_model_of_its_name() -> None:
     assert (asked.model.id, asked.request.quant) == ("llama-3.1-8b", "Q5_K_M")
 
 
+@pytest.mark.parametrize(
+    ("address", "model", "quant", "publisher"),
+    [
+        (
+            "https://huggingface.co/Qwen/Qwen3-8B-GGUF/resolve/main/Qwen3-8B-Q4_K_M.gguf?download=true",
+            "qwen3-8b",
+            "Q4_K_M",
+            "qwen",
+        ),
+        ("https://huggingface.co/Qwen/Qwen3-8B/tree/main", "qwen3-8b", None, None),
+        ("https://huggingface.co/Qwen/Qwen3-32B-AWQ", "qwen3-32b", "AWQ", None),
+        ("hf.co/unsloth/Qwen3-8B-GGUF:UD-Q4_K_XL", "qwen3-8b", "UD-Q4_K_XL", "unsloth"),
+        ("https://ollama.com/library/qwen3:8b-q8_0", "qwen3-8b", "Q8_0", None),
+        ("unsloth/Qwen3-8B-GGUF/Qwen3-8B-UD-Q6_K_XL.gguf", "qwen3-8b", "UD-Q6_K_XL", "unsloth"),
+    ],
+)
+def test_an_address_is_the_name_in_it(address: str, model: str, quant: str | None, publisher: str | None) -> None:
+    asked = Session(NVIDIA).asked(address, Request())
+    assert (asked.model.id, asked.request.quant, asked.model.publisher) == (model, quant, publisher)
+
+
 def test_a_path_that_is_not_here_is_no_model() -> None:
     with pytest.raises(FitcheckError) as refused:
         Session(NVIDIA).asked("models/Meta-Llama-3.1-8B-Instruct-Q5_K_M.gguf", Request())

@@ -65,6 +65,12 @@ def test_what_cannot_be_a_name_is_refused_in_one_line(text: str) -> None:
     assert caught.value.code == "unknown_model" and caught.value.message.isprintable()
 
 
+def test_the_folder_of_a_user_that_there_is_not_is_refused() -> None:
+    with pytest.raises(FitcheckError) as caught:
+        resolve("~no-such-user-here/model.gguf", CATALOG)
+    assert caught.value.code == "unreadable_file"
+
+
 def test_a_file_of_a_known_model_brings_its_licence_and_scores(tmp_path: Path) -> None:
     row = resolve("qwen3-0.6b", CATALOG)
     model = resolve(str(true_shapes.write(row, tmp_path / "Qwen3-0.6B-BF16.gguf")), CATALOG)
