@@ -84,6 +84,8 @@ KNOWN = {
     "Raspberry Pi 5 Model B Rev 1.0": (4, None, 17.1),
     "Raspberry Pi 4 Model B Rev 1.4": (4, None, 12.8),
     "Cortex-A76": (4, None, 17.1),
+    "10x Cortex-X925 + 10x Cortex-A725": (20, 10, 273.1),
+    "Ky(R) X1": (8, None, 10.7),
     "Snapdragon(R) X Elite - X1E80100 - Qualcomm(R) Oryon(TM) CPU": (12, None, 135.2),
 }
 
