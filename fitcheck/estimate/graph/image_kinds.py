@@ -68,6 +68,7 @@ def pixtral(g: ImageGraph) -> Tensor:
         kernel = g.view(x, (encoder.merge, encoder.merge, g.d), (0, 0))
         across = encoder.merge**2 * g.d
         x = g.op("IM2COL", "f32", (across, g.columns // encoder.merge, g.lines // encoder.merge), kernel, x)
+        x.host_only = True  # CUDA wants a kernel without gaps, and this one stands for its size alone
         x = g.linear(g.reshape(x, across, x.ne[1] * x.ne[2]), "mm.patch_merger", g.d)
     x = g.two_layers(x, ("mm.1", "mm.2"), (encoder.out_size, encoder.out_size), bias=encoder.merge == 1)
     wide, high = g.columns // encoder.merge, g.lines // encoder.merge
