@@ -73,6 +73,8 @@ def _card(card: Accelerator) -> str:
 def _pool(pool: Pool) -> str:
     rate = pool.bandwidth
     bandwidth = f", {format_rate(rate.per_s)} ({rate.origin.value})" if rate else ""
+    if not pool.total_bytes:
+        return f"size unknown{bandwidth}"
     return f"{format_bytes(pool.total_bytes)}, {format_bytes(pool.usable_bytes)} usable{bandwidth}"
 
 
