@@ -26,7 +26,7 @@ from fitcheck.estimate.reach import least_bytes_per_weight
 from fitcheck.estimate.runtimes import Runtimes
 from fitcheck.estimate.served import detours
 from fitcheck.estimate.site import Site
-from fitcheck.estimate.speed import decode, predict
+from fitcheck.estimate.speed import decode, depths, predict
 from fitcheck.estimate.speed_terms import Running, run_on
 from fitcheck.estimate.subject import UNKNOWN_CONTEXT, Setup, Subject
 from fitcheck.types import (
@@ -267,9 +267,16 @@ def _running(subject: Subject, quant: str, site: Site, request: Request, found: 
 
 
 def _decode(subject: Subject, quant: str, site: Site, request: Request, found: Candidate) -> Interval | None:
+    """Decode speed, which many questions about a placement share; None where nothing fits."""
     if found.verdict is Verdict.NO:
         return None
-    return decode(_running(subject, quant, site, request, found), site.machine)
+    depth, _ = depths(subject.model, request)
+    key = (site, quant, tuple(found.parts), depth, request.kv_type_k, request.kv_type_v)
+    known = subject.decoding.get(key)
+    if known is None:
+        run = _running(subject, quant, site, request, found)
+        known = subject.decoding[key] = decode(run, site.machine)
+    return known
 
 
 def quants_of(model: Model, runtime: str | None, runtimes: Runtimes) -> tuple[str, ...]:

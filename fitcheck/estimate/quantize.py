@@ -8,6 +8,7 @@ about the model; a type whose block does not divide the row falls back to anothe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from itertools import accumulate
 
 from msgspec import Struct
@@ -276,7 +277,7 @@ def _of_mix(model: Model, shape: Shape, quant: str, mix: Mix, layout: Layout, ta
 
 def weights_of(stored: Stored) -> Weights:
     """The file's side of a stored model, by role."""
-    kinds = tuple(LayerBytes(kind.mixer.file, kind.ffn.file, kind.experts.file) for kind in stored.kinds)
+    kinds = tuple([LayerBytes(kind.mixer.file, kind.ffn.file, kind.experts.file) for kind in stored.kinds])
     other = stored.first_layer.file + stored.beside_output.file + stored.each_device.file
     output = 0 if stored.tied else stored.head.file
     body = sum(kind.total * stored.layers.count(chr(97 + index)) for index, kind in enumerate(kinds))
@@ -437,8 +438,18 @@ def count_rope_factors(model: Model, shape: Shape, table: Quantizations) -> int:
     return found[0].columns if found else 0
 
 
-def type_of(model: Model, quant: str, table: Quantizations) -> Callable[[int, str], str]:
-    """A function that names the ggml type (lower case) of ``blk.<layer>.<name>.weight`` in a quantisation."""
+def tensors_of_kinds(shape: Shape, layout: Layout) -> Callable[[int], LayerTensors]:
+    """The tensors of the layers of ``Shape.kinds`` by number, each worked out when first asked for."""
+    return cache(lambda number: tensors.layer_tensors(shape.kinds[number], shape, layout))
+
+
+def type_of(
+    model: Model, quant: str, table: Quantizations, kinds: Callable[[int], LayerTensors] | None = None
+) -> Callable[[int, str], str]:
+    """A function that names the ggml type (lower case) of ``blk.<layer>.<name>.weight`` in a quantisation.
+
+    ``kinds``: its ``tensors_of_kinds``, where they are at hand.
+    """
     if model.tensors is not None:
         stacks = ("enc.", "dec.")  # of T5, whose decoder comes last
         types = {t.name[4 * t.name.startswith(stacks) :]: t.type.lower() for t in model.tensors}
@@ -452,17 +463,18 @@ def type_of(model: Model, quant: str, table: Quantizations) -> Callable[[int, st
     typist = _Typist(quant, mix, layout, table, place, _own_types(model, quant, table))
     numbers = [ord(letter) - 97 for letter in shape.layers]
     has_ffn = [not isinstance(kind.ffn, NoFeedForward) for kind in shape.kinds]
+    kind_at = kinds or tensors_of_kinds(shape, layout)
     values: list[int] = []
 
     def found(layer: int, name: str) -> str:
         layer %= shape.n_layers  # a stack that is run several times has its weights once
         if name in _VALUES and not values:
-            kinds = [tensors.layer_tensors(kind, shape, layout) for kind in shape.kinds]
-            values.extend(_before(shape, [typist.count_values(kind) for kind in kinds]))
-            place.n_values += _before(shape, [_count_values(kind) for kind in kinds])[-1]
+            all_kinds = [kind_at(number) for number in range(len(shape.kinds))]
+            values.extend(_before(shape, [typist.count_values(kind) for kind in all_kinds]))
+            place.n_values += _before(shape, [_count_values(kind) for kind in all_kinds])[-1]
         place.value = values[layer] if values else 0
-        place.layer = layer if place.experts else sum(has_ffn[number] for number in numbers[:layer])
-        kind = tensors.layer_tensors(shape.kinds[numbers[layer]], shape, layout)
+        place.layer = layer if place.experts else sum([has_ffn[number] for number in numbers[:layer]])
+        kind = kind_at(numbers[layer])
         for matrix in kind.experts + kind.ffn + kind.mixer:
             if matrix.name == name:
                 return typist.type_of(matrix).lower()

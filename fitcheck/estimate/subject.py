@@ -15,15 +15,18 @@ from fitcheck.estimate.cache import CacheSettings, padded, widest_value
 from fitcheck.estimate.images import NO_ENCODERS, Placed, encoders_of, in_16_bits
 from fitcheck.estimate.memory import Caches, Load, caches_of, load_of
 from fitcheck.estimate.placement import Compute, Split, split_by
-from fitcheck.estimate.quantize import count_rope_factors, store, stored_shape, type_of, weights_of
+from fitcheck.estimate.quantize import count_rope_factors, store, stored_shape, tensors_of_kinds, type_of, weights_of
 from fitcheck.estimate.runtimes import Runtime
 from fitcheck.estimate.site import Site
 from fitcheck.estimate.stored import Stored
-from fitcheck.types import Backend, FlashAttention, Model, PlacementKind, Request, Shape, Task, Weights
+from fitcheck.types import Backend, FlashAttention, Interval, Model, PlacementKind, Request, Shape, Task, Weights
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fitcheck.estimate.speed_work import Costs, KindCost
     from fitcheck.estimate.tables import Tables
+    from fitcheck.estimate.tensors import LayerTensors
 
 UNKNOWN_CONTEXT = 8192
 
@@ -44,12 +47,15 @@ class Setup(NamedTuple):
 
 
 class Subject:
-    """One model. Raises FitcheckError for one without a shape."""
+    """One model; ``decoding``: its speeds so far, by all that they depend on. Raises FitcheckError for a model without
+    a shape.
+    """
 
     def __init__(self, model: Model, tables: Tables) -> None:
         self.model = model
         self.shape = stored_shape(model, tables.quantizations)
         self._tables = tables
+        self.decoding: dict[tuple[object, ...], Interval] = {}
         self._stored: dict[str, Stored] = {}
         self._weights: dict[str, Weights] = {}
         self._costs: dict[str, Costs] = {}
@@ -177,6 +183,10 @@ class Subject:
             found = self._plans[key] = Compute(answer.bytes, answer.exact)
         return found
 
+    @cached_property
+    def _kinds(self) -> Callable[[int], LayerTensors]:
+        return tensors_of_kinds(self.shape, self._tables.quantizations.layout(self.model.architecture))
+
     def _caches_of(self, settings: CacheSettings) -> Caches:
         found = self._caches.get(settings)
         if found is None:
@@ -220,7 +230,7 @@ class Subject:
             kv_unified=request.kv_unified,
             layer_devices=_devices(split, self.shape),
             cpu_expert_layers=split.cpu_expert_layers,
-            weight_type=type_of(model, quant, table) if mixed else None,
+            weight_type=type_of(model, quant, table, self._kinds) if mixed else None,
             backend=setup.backend,
             embedding="embedding" in model.modalities,
             rope_factors=count_rope_factors(model, self.shape, table) if mixed else 0,
