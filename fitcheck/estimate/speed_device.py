@@ -28,7 +28,7 @@ _LEVELS = {
     "decode/device": ("hardware", "chip"),
     "prefill/compute": ("backend", "target", "engine", "build"),
     "prefill/compute_ns": ("backend", "instructions"),
-    "prefill/expert": ("backend",),
+    "prefill/expert": ("backend", "instructions"),
     "prefill/attention": ("backend",),
     "prefill/read": ("backend",),
     "prefill/dequantise": ("backend",),
