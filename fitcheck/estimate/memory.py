@@ -35,8 +35,8 @@ NO_LAYERS = LayerLoad(0, 0, 0, 0, 0)
 class Side:
     """A model's layers in one kind of memory: ``letters`` name for each layer which of ``kinds`` it is."""
 
-    def __init__(self, kinds: list[LayerLoad], letters: str) -> None:
-        self.kinds = [(chr(97 + index), kind) for index, kind in enumerate(kinds)]
+    def __init__(self, kinds: list[tuple[str, LayerLoad]], letters: str) -> None:
+        self.kinds = kinds
         self.letters = letters
 
     @cached_property
@@ -46,11 +46,11 @@ class Side:
 
     @cached_property
     def running_sums(self) -> tuple[list[int], list[int]]:
-        """Bytes of the first n layers, by n: all but routed experts, and those."""
-        rest = {letter: kind.dense + kind.kv + kind.state for letter, kind in self.kinds}
+        """Bytes of the first n layers, by n: all, and of these the routed experts."""
+        whole = {letter: kind.dense + kind.experts + kind.kv + kind.state for letter, kind in self.kinds}
         experts = {letter: kind.experts for letter, kind in self.kinds}
         return (
-            list(accumulate(map(rest.__getitem__, self.letters), initial=0)),
+            list(accumulate(map(whole.__getitem__, self.letters), initial=0)),
             list(accumulate(map(experts.__getitem__, self.letters), initial=0)),
         )
 
@@ -131,12 +131,13 @@ def caches_of(shape: Shape, settings: CacheSettings, table: Quantizations, layou
 def load_of(stored: Stored, caches: Caches, loops: int = 1) -> Load:
     """The load of a model in a quantisation and context; ``loops`` as in ``Load``."""
     host, gpu = [], []
-    for kind in stored.kinds:
+    for number, kind in enumerate(stored.kinds):
+        letter = chr(97 + number)
         mixer, ffn, experts = kind.mixer, kind.ffn, kind.experts
         host_kv, gpu_kv, state = caches[kind.kind]
         has_experts = 1 if experts.file else 0
-        host.append(LayerLoad(mixer.host + ffn.host, experts.host, host_kv, state, has_experts))
-        gpu.append(LayerLoad(mixer.gpu + ffn.gpu, experts.gpu, gpu_kv, state, has_experts))
+        host.append((letter, LayerLoad(mixer.host + ffn.host, experts.host, host_kv, state, has_experts)))
+        gpu.append((letter, LayerLoad(mixer.gpu + ffn.gpu, experts.gpu, gpu_kv, state, has_experts)))
     return Load(Side(host, stored.layers), Side(gpu, stored.layers), stored, loops)
 
 
@@ -170,12 +171,12 @@ def gpus_hold(load: Load, ends: tuple[int, ...], output: int, cpu_expert_layers:
     """Whether each GPU has room for its share of weights, caches and states: ``need_of`` for GPUs alone, without the
     parts. ``room`` in bytes, first GPU first.
     """
-    rest, experts = load.gpu.running_sums
+    whole, experts = load.gpu.running_sums
     for device in range(1, len(ends)):
         first, last = ends[device - 1], ends[device]
-        need = rest[last] - rest[first]
-        from_expert = max(first, min(last, cpu_expert_layers))
-        need += experts[last] - experts[from_expert]
+        need = whole[last] - whole[first]
+        if first < cpu_expert_layers:
+            need -= experts[min(last, cpu_expert_layers)] - experts[first]
         need += load.each_device.gpu if last > first else 0
         need += load.first_layer.gpu if first == 0 and last > 0 else 0
         need += load.output.gpu if device == output else 0

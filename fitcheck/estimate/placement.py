@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from operator import add
 from typing import NamedTuple
 
 from fitcheck.estimate.images import Placed
@@ -325,18 +324,17 @@ def _best_split(ground: Ground) -> Candidate | None:
     Where all splits of one kind share a bound of compute buffers, the first one that keeps the margin is taken; where
     each has its own, and the one found does not keep it after all, more is left on the host.
     """
-    load, gpus = ground.load, ground.gpus
-    if load.least + ground.host_overhead > ground.host_have + sum([gpu.room_bytes for gpu in gpus]):
+    load = ground.load
+    shares = tuple([gpu.room_bytes for gpu in ground.gpus])
+    if load.least + ground.host_overhead > ground.host_have + sum(shares):
         return None
-    shares = tuple([gpu.room_bytes for gpu in gpus])
-    rest, experts = load.gpu.running_sums
+    whole, experts = load.gpu.running_sums
     if load.has_experts:
         found = _least_left(ground, lambda count: split_by(load, shares, None, count), load.n_layers, experts)
         if found is not None:
             return found
     all_layers = load.n_layers + load.prediction_layers
-    layers = list(map(add, rest, experts))
-    return _least_left(ground, lambda count: split_by(load, shares, all_layers + 1 - count), all_layers, layers)
+    return _least_left(ground, lambda count: split_by(load, shares, all_layers + 1 - count), all_layers, whole)
 
 
 def _least_left(
@@ -349,8 +347,7 @@ def _least_left(
     load = ground.load
     room = _room(ground, split_with(most))
     # no fewer than if the cards were one memory, which of a single card is the answer
-    rest, experts = load.gpu.running_sums
-    surplus = rest[-1] + experts[-1] + load.output.gpu - sum([max(each, 0) for each in room])
+    surplus = load.gpu.running_sums[0][-1] + load.output.gpu - sum([max(each, 0) for each in room])
     least = max(1, bisect_left(freed, surplus))
 
     def hold(count: int) -> bool:

@@ -107,8 +107,9 @@ def _decode_on(run: Running, device: Device, work: Work, share: int) -> list[Ter
     terms = [
         Term("memory", work.weight_bytes * per_byte, read),
         Term("memory", work.cache_bytes * per_byte, device.keys("decode/cache") + read),
-        Term("memory", work.state_bytes * per_byte, read),
     ]
+    if work.state_bytes:
+        terms.append(Term("memory", work.state_bytes * per_byte, read))
     operation = device.keys("decode/operation_us")
     if not device.is_cpu:
         return [*terms, Term("overhead", work.operations * 1e-6, operation + whole)]
@@ -150,11 +151,12 @@ def _prefill_on(run: Running, number: int, own: Device, tokens: int, depth: int)
     if run.request.flash_attention is FlashAttention.OFF:
         attention += ("prefill/attention/flash/off",)
     if device.is_cpu:
-        compute = device.keys("prefill/compute_ns") + _quant_keys(run, "prefill")
+        of_quant = _quant_keys(run, "prefill")
+        compute = device.keys("prefill/compute_ns") + of_quant
         # compute_ns is per parameter and token, of two operations
         terms.append(Term("compute", work.dense_flop / 2.0 / peak, compute + whole))
-        if work.expert_flop:
-            by_row = compute + device.keys("prefill/expert") + whole
+        if work.expert_flop:  # ggml's matrix tiles take MUL_MAT, not MUL_MAT_ID
+            by_row = device.without_tiles.keys("prefill/compute_ns") + of_quant + device.keys("prefill/expert") + whole
             terms.append(Term("compute", work.expert_flop / 2.0 / peak, by_row))
         terms.append(Term("compute", work.attention_flop / 2.0 / peak, compute + attention))
     else:
