@@ -195,65 +195,6 @@ def plans(model: Model, shape: Shape, rope_factors: int) -> dict[str, Any]:
     return found
 
 
-def lacking(model: Model, shape: Shape, row: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """What the bound for splits lacks of the plans of some of them, where one of a few lacks anything.
-
-    Architectures with several residual streams keep and copy more than a state per boundary.
-    """
-    found: dict[str, tuple[int, int]] = {}
-    for name, placements in ((BETWEEN_CARDS, _over_cards(shape)), (ON_HOST, _over_host(shape))):
-        contexts = [context for context in LACKING_CONTEXTS if context <= model.context_tokens] or [BATCH]
-        usual = contexts[len(contexts) // 2 : len(contexts) // 2 + 1]
-        if found or any(lack > 0 for _, lack in _lacks(model, shape, {**row, **found}, placements[::3], usual)):
-            found[name] = _line_above(_lacks(model, shape, {**row, **found}, placements, contexts))
-    return {name: line for name, line in found.items() if any(line)}
-
-
-def _lacks(
-    model: Model, shape: Shape, row: dict[str, Any], placements: list[dict[str, Any]], contexts: list[int]
-) -> list[tuple[int, int]]:
-    """(Context, bytes that the bound lacks on the device where it lacks most) of every plan for which there is one."""
-    raw = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in row.items()}
-    table = BufferTable({model.id: 0}, (raw,))
-    found = []
-    for placement in placements:
-        for context in contexts:
-            for cache in PLANNED_CACHES:
-                question = replace(_question(model, shape, context, placement, cache, USUAL_TYPE), model=model.id)
-                bound = table.bound(question)
-                if bound is not None:
-                    pairs = zip(_planned(question), bound.bytes, strict=True)
-                    found.append((context, max(real - most for real, most in pairs)))
-    return found
-
-
-def _line_above(points: list[tuple[int, int]]) -> tuple[int, int]:
-    """Bytes per token of a batch, and of these for each token of the context: a line above all points, and an eighth
-    more for splits that are not among them."""
-    first = min(points)[0]
-    start = max(lack for context, lack in points if context == first)
-    slope = max([0.0, *((lack - start) / (context - first) for context, lack in points if context > first)])
-    base = max(0.0, *(lack - slope * context for context, lack in points))
-    return ceil(base * MARGIN / BATCH), ceil(slope * MARGIN / BATCH)
-
-
-def _over_cards(shape: Shape) -> list[dict[str, Any]]:
-    n = shape.n_layers * max(1, shape.num_loops)
-    return [{"layer_devices": layer_split(n, cards)} for cards in (2, 3, 4)]
-
-
-def _over_host(shape: Shape) -> list[dict[str, Any]]:
-    """Parts of the layers, and of the layers' experts, on the host; the rest on one card or two."""
-    n = shape.n_layers * max(1, shape.num_loops)
-    parts = sorted({max(1, n * eighths // 8) for eighths in (0, 2, 3, 4, 5, 6, 8)})
-    layers = [{"layer_devices": (0,) * part + layer_split(n - part, cards)} for cards in (1, 2) for part in parts]
-    if not any(isinstance(kind.ffn, MixtureOfExperts) for kind in shape.kinds):
-        return layers
-    on_cards = {cards: layer_split(n, cards) for cards in (1, 2)}
-    experts = [{"layer_devices": on_cards[cards], "cpu_expert_layers": part} for cards in on_cards for part in parts]
-    return [*experts, *layers]
-
-
 def _question(
     model: Model, shape: Shape, context: int, placement: dict[str, Any], cache: str, weights: str
 ) -> BufferQuestion:
