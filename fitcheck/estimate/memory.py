@@ -10,6 +10,8 @@ from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from fitcheck.estimate.cache import CacheSettings, layer_cache_bytes
 from fitcheck.estimate.quantizations import Quantizations
 from fitcheck.estimate.stored import Bytes, Stored
@@ -17,7 +19,7 @@ from fitcheck.estimate.tensors import PLAIN, Layout
 from fitcheck.types import Shape
 
 
-class LayerLoad(NamedTuple):
+class LayerLoad(Struct, frozen=True, gc=False):
     """Bytes of one layer in one kind of memory: weights without routed experts, routed experts, KV cache, recurrent
     state. ``has_experts``: 1 or 0.
     """
@@ -107,7 +109,8 @@ class Load:
     @cached_property
     def least_of_layers(self) -> int:
         """Bytes that the layers need at least, whatever the device."""
-        return sum(self.host.all_layers[:4])
+        body = self.host.all_layers
+        return body.dense + body.experts + body.kv + body.state
 
     @property
     def least(self) -> int:

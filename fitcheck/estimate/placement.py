@@ -12,6 +12,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from msgspec import Struct
+from msgspec.structs import astuple
+
 from fitcheck.estimate.images import Placed
 from fitcheck.estimate.memory import Load, gpus_hold, need_of
 from fitcheck.types import Accelerator, Backend, Machine, PlacementKind, Verdict
@@ -56,7 +59,7 @@ class Split(NamedTuple):
         return (*devices, self.output)
 
 
-class Use(NamedTuple):
+class Use(Struct, frozen=True, gc=False):
     """What one device carries, by part, and what it has."""
 
     name: str
@@ -74,7 +77,8 @@ class Use(NamedTuple):
     @property
     def need(self) -> int:
         """All of it."""
-        return sum(self[2:10])
+        allocated = self.weights + self.kv + self.state + self.compute + self.output
+        return allocated + self.overhead + self.projector + self.projector_buffer
 
     @property
     def left(self) -> int:
@@ -82,7 +86,7 @@ class Use(NamedTuple):
         return self.have - self.need
 
 
-class Part(NamedTuple):
+class Part(Struct, frozen=True, gc=False):
     """What one device carries, by number: layers [first, last), routed experts of so many layers, the output."""
 
     device: str
@@ -103,12 +107,12 @@ class Candidate(NamedTuple):
     @property
     def need(self) -> int:
         """Bytes over all devices."""
-        return sum(use.need for use in self.uses)
+        return sum([use.need for use in self.uses])
 
     @property
     def have(self) -> int:
         """Usable bytes of all devices."""
-        return sum(use.have for use in self.uses)
+        return sum([use.have for use in self.uses])
 
     @property
     def parts(self) -> list[Part]:
@@ -125,8 +129,8 @@ class Candidate(NamedTuple):
         """Share of the weights that lie on GPUs, the input embedding of a full offload left out."""
         if self.split.kind is PlacementKind.GPU:
             return 1.0
-        total = sum(use.weights for use in self.uses)
-        return sum(use.weights for use in self.uses if use.name != "cpu") / total if total else 0.0
+        total = sum([use.weights for use in self.uses])
+        return sum([use.weights for use in self.uses if use.name != "cpu"]) / total if total else 0.0
 
 
 class Compute(NamedTuple):
@@ -182,7 +186,7 @@ def gpus_of(
 
 def verdict_of(uses: tuple[Use, ...], margin: int) -> Verdict:
     """fits: every device keeps the margin free; tight: every need is met; no: at least one is not."""
-    least = min(use.have - use.need for use in uses)
+    least = min([use.have - use.need for use in uses])
     return Verdict.NO if least < 0 else Verdict.TIGHT if least < margin else Verdict.FITS
 
 
@@ -257,8 +261,8 @@ def candidate(ground: Ground, split: Split, compute: Compute | None = None) -> C
 
 def _in_one_pool(host: Use, gpu: Use) -> Use:
     """Host and GPU parts in one unified memory, under the GPU's name and limit."""
-    sums = (a + b for a, b in zip(host[2:], gpu[2:], strict=True))
-    return Use(gpu.name, gpu.have, *sums)
+    pairs = zip(astuple(host)[2:], astuple(gpu)[2:], strict=True)
+    return Use(gpu.name, gpu.have, *[of_host + of_gpu for of_host, of_gpu in pairs])
 
 
 def best_candidate(ground: Ground) -> Candidate:

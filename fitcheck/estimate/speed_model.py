@@ -12,12 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import repeat
 from math import prod
-from typing import NamedTuple
 
 from msgspec import Struct
 
 
-class Term(NamedTuple):
+class Term(Struct, frozen=True):
     """``base_s`` seconds, times each factor of ``keys``, times x ** exponent for each (exponent's key, x)."""
 
     what: str  # memory, compute, overhead, link

@@ -48,7 +48,7 @@ class Part(Protocol):
     def output(self) -> bool: ...  # noqa: D102
 
 
-class Work(NamedTuple):
+class Work(Struct, frozen=True, gc=False):
     """The work of one token on one device: bytes that must be read, and kernels or graph nodes that must be run."""
 
     weight_bytes: float = 0.0
