@@ -189,6 +189,9 @@ class Session:
         from fitcheck.advise.rank import Ranker
 
         models = self.catalog.models if models is None else models
+        if request.quant:
+            table, asked = self.facts.quantizations, self.spelled(request)
+            models = [_of_publisher(model, asked, table) for model in models]
         qualities = self.qualities
         return Ranker(models, self.chooser(request), qualities)
 
@@ -221,11 +224,12 @@ class Session:
 
 
 def _of_publisher(model: Model, request: Request, table: Quantizations) -> Model:
-    """The model as the publisher of the mix that is asked for has it, where that one's files are known."""
+    """The model as the publisher of the mix that is asked for has it: nobody else has such files."""
     mix = table.publisher_mixes.get(request.quant or "")
-    if mix is None or model.publisher or not any(repo.startswith(f"{mix.publisher}/") for repo in model.gguf_repos):
+    if mix is None or model.publisher or model.path:
         return model
-    return replace(model, publisher=mix.publisher)
+    own = tuple(repo for repo in model.gguf_repos if repo.startswith(f"{mix.publisher}/"))
+    return replace(model, publisher=mix.publisher if own else None, gguf_repos=own)
 
 
 def _is_here(program: str) -> bool:

@@ -6,7 +6,7 @@ import pytest
 
 from fitcheck.errors import FitcheckError
 from fitcheck.session import Session
-from fitcheck.types import Request
+from fitcheck.types import Request, Task
 
 NVIDIA, MAC, CPU = "RTX 4090", "M4 Max 64GB", "cpu"
 
@@ -45,6 +45,15 @@ def test_the_command_fetches_what_was_named() -> None:
         asked = session.asked(name, Request())
         chooser = session.chooser(asked.request)
         assert chooser.estimate(chooser.choose(asked.model)).command.startswith(f"vllm serve {name} ")
+
+
+def test_a_publishers_mix_is_fetched_from_that_publisher() -> None:
+    session = Session(NVIDIA)
+    request = Request(quant="UD-Q4_K_XL")
+    ranker = session.ranker(request)
+    commands = [ranker.fit(ranked).command for ranked in ranker.best(Task.CHAT, 12)]
+    assert len(commands) == 12
+    assert all(each.startswith(("llama-server -hf unsloth/", "https://")) for each in commands), commands
 
 
 @pytest.mark.parametrize(
