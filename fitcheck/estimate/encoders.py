@@ -103,7 +103,7 @@ def bound(model: Model, on_gpu: bool, flash: bool) -> EncoderBytes:
 
 def tower_params(model: Model) -> int:
     """Weights of the image encoder: the catalog's count, else what the published count has beyond the text model."""
-    counted = sum(params for tower, params in model.tower_params.items() if "vision" in tower)
+    counted = sum(params for tower, params in model.tower_params.items() if "vision" in tower or tower == "projector")
     if counted or model.published_params is None or "vision" not in model.modalities:
         return counted
     return max(model.published_params - model.params - sum(model.tower_params.values()), 0)

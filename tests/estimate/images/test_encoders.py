@@ -147,6 +147,13 @@ def test_an_encoder_of_which_nothing_is_known_says_so() -> None:
     assert (found.weights, found.exact) == (0, False) and "not counted" in found.note
 
 
+def test_the_bound_counts_what_published_weights_have_beyond_the_text_model() -> None:
+    model = MODELS["gemma-3-4b"]
+    counted = replace(model, encoders=(), tower_params={"vision": 300, "projector": 40, "mtp": 5})
+    beyond = replace(counted, tower_params={"mtp": 5}, published_params=model.params + 345)
+    assert [of(each, None).weights for each in (counted, beyond)] == [680, 680]
+
+
 def parts(model: str, request: Request, on: str) -> dict[tuple[str, str], int]:
     fit = Estimator(TABLES).estimate(MODELS[model], pretend(on), replace(request, quant="Q4_K_M"))
     return {(term.name, term.device): term.bytes for term in fit.terms if term.name.startswith("projector")}
