@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from functools import cached_property
 from itertools import accumulate
-from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -35,16 +34,14 @@ NO_LAYERS = LayerLoad(0, 0, 0, 0, 0)
 
 
 class Side:
-    """A model's layers in one kind of memory: ``letters`` name for each layer which of ``kinds`` it is."""
+    """A model's layers in one kind of memory: ``letters`` name for each layer which of ``kinds`` it is, ``all_layers``
+    is their sum.
+    """
 
     def __init__(self, kinds: list[tuple[str, LayerLoad]], letters: str) -> None:
         self.kinds = kinds
         self.letters = letters
-
-    @cached_property
-    def all_layers(self) -> LayerLoad:
-        """The sum over all layers."""
-        return self._sum(0, len(self.letters))
+        self.all_layers = self._sum(0, len(letters))
 
     @cached_property
     def running_sums(self) -> tuple[list[int], list[int]]:
@@ -74,7 +71,7 @@ class Side:
         return LayerLoad(dense, experts, kv, state, with_experts)
 
 
-class Need(NamedTuple):
+class Need(Struct, frozen=True):
     """Bytes that a placement needs on (host, first GPU, …), by part; ``expert_layers``: whose experts lie there."""
 
     weights: tuple[int, ...]
@@ -88,14 +85,17 @@ class Load:
 
     ``host`` and ``gpu``: its layers in either memory. ``embedding`` and looked-up tables are read by rows and always
     stay on the host; ``output`` is the output matrix with what lies beside it, ``beside_output`` that without it.
-    ``second_copy``: the output is its own copy even where the embedding lies on the same device. ``loops``: how often
-    the stack is run; the engine counts its layers anew each time.
+    ``least_of_layers``: bytes that they need at least, whatever the device. ``second_copy``: the output is its own copy
+    even where the embedding lies on the same device. ``loops``: how often the stack is run; the engine counts its
+    layers anew each time.
     """
 
     def __init__(self, host: Side, gpu: Side, stored: Stored, loops: int = 1) -> None:
         self.host = host
         self.gpu = gpu
         self.loops = loops
+        body = host.all_layers
+        self.least_of_layers = body.dense + body.experts + body.kv + body.state
         self.n_layers = len(stored.layers)
         self.prediction_layers = stored.prediction_layers
         self.embedding = stored.embedding.host + stored.tables.host
@@ -104,13 +104,7 @@ class Load:
         self.first_layer = stored.first_layer
         self.each_device = stored.each_device
         self.second_copy = stored.output_first or not stored.tied
-        self.has_experts = any(kind.has_experts for _, kind in host.kinds)
-
-    @cached_property
-    def least_of_layers(self) -> int:
-        """Bytes that the layers need at least, whatever the device."""
-        body = self.host.all_layers
-        return body.dense + body.experts + body.kv + body.state
+        self.has_experts = body.has_experts > 0
 
     @property
     def least(self) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from msgspec import Struct
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
 from fitcheck.estimate.images import Placed
 from fitcheck.estimate.memory import Load, gpus_hold, need_of
@@ -35,7 +35,7 @@ class Gpu(NamedTuple):
         return max(self.have_bytes - self.overhead_bytes, 0)
 
 
-class Split(NamedTuple):
+class Split(Struct, frozen=True):
     """A placement in the engine's terms.
 
     ``gpu_layers``: how many layers, counted from the last, lie on GPUs (``-ngl``; one more than layers: the output
@@ -96,7 +96,7 @@ class Part(Struct, frozen=True, gc=False):
     output: bool
 
 
-class Candidate(NamedTuple):
+class Candidate(Struct, frozen=True):
     """A placement, what it needs on each device, and what that means. ``exact``: the engine's own arithmetic."""
 
     split: Split
@@ -133,14 +133,14 @@ class Candidate(NamedTuple):
         return sum([use.weights for use in self.uses if use.name != "cpu"]) / total if total else 0.0
 
 
-class Compute(NamedTuple):
+class Compute(Struct, frozen=True):
     """Compute buffers of a split in bytes: the host, then each GPU."""
 
     bytes: tuple[int, ...]
     exact: bool
 
 
-class Ground(NamedTuple):
+class Ground(Struct, frozen=True):
     """Everything that a placement is chosen by.
 
     ``compute`` gives the compute buffers of a split, fast: where it has no plan of that very split, a bound that all
@@ -270,7 +270,7 @@ def best_candidate(ground: Ground) -> Candidate:
     tried = []
     room = sum(gpu.room_bytes for gpu in ground.gpus)
     if ground.load.least > ground.host_have + room:
-        ground = ground._replace(compute=_no_buffers)  # too large by far: how large its buffers are does not matter
+        ground = replace(ground, compute=_no_buffers)  # too large by far: how large its buffers are does not matter
     on_gpu = ground.gpus and PlacementKind.GPU in ground.allow
     if on_gpu and ground.load.least_of_layers <= room:
         whole = _whole(ground)
@@ -288,7 +288,7 @@ def best_candidate(ground: Ground) -> Candidate:
     if PlacementKind.CPU in ground.allow and ground.has_cpu:
         tried.append(candidate(ground, cpu_split(ground.load.n_layers)))
     if not tried:
-        host = ground if ground.has_cpu else ground._replace(host_have=0)  # what does not run there has no use of it
+        host = ground if ground.has_cpu else replace(ground, host_have=0)  # what does not run there has no use of it
         tried.append(_whole(ground) if on_gpu else candidate(host, cpu_split(ground.load.n_layers)))
     return max(tried, key=lambda found: (found.verdict is not Verdict.NO, min(use.left for use in found.uses)))
 

@@ -92,4 +92,4 @@ def term_seconds(term: Term, parameters: dict[str, float]) -> float:
 
 def total_seconds(terms: Iterable[Term], parameters: dict[str, float]) -> float:
     """The time of all terms, one after the other."""
-    return sum(term_seconds(term, parameters) for term in terms)
+    return sum([term_seconds(term, parameters) for term in terms])

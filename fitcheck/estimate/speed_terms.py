@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from fitcheck.estimate.speed_device import DESKTOP_CORES, Device, Hardware
 from fitcheck.estimate.speed_model import SpeedModel, Term, total_seconds
@@ -25,7 +26,7 @@ CACHE_BYTES = {
 }  # fmt: skip
 
 
-class Running(NamedTuple):
+class Running(Struct, frozen=True):
     """A placed model: what runs where. ``uses`` are the devices that have work, ``devices`` what they can do; ``held``:
     which share of the routed experts of its own layers each holds.
     """

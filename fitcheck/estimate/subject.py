@@ -7,7 +7,9 @@ placed and the compute buffers of a split.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from fitcheck.estimate import runtimes as engines
 from fitcheck.estimate.buffers import BufferForm, BufferQuestion, compute_buffers
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 UNKNOWN_CONTEXT = 8192
 
 
-class Setup(NamedTuple):
+class Setup(Struct, frozen=True):
     """A request as the engine gets it for one model on one site.
 
     ``context_tokens``: per sequence; ``flash``: the resolved setting of flash attention; ``graph``: what the engine's
