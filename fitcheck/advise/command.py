@@ -65,11 +65,11 @@ def _settings(flags: Sequence[str]) -> Iterator[str]:
 
 
 def _parts(model: Model, fit: Fit) -> Iterator[str]:
-    """Which parts of a repository the server loads: it takes an image encoder unless it is told not to."""
+    """Which parts of a repository the server loads: it takes encoders of images and sound unless it is told not to."""
     if "embedding" in model.modalities:
         yield "--embedding"
-    encodes_images = any("vision" in tower for tower in model.tower_params)
-    if encodes_images and all(term.name != "projector" for term in fit.terms):
+    has_encoders = model.encoders or any("vision" in tower for tower in model.tower_params)
+    if has_encoders and all(term.name != "projector" for term in fit.terms):
         yield "--no-mmproj"
 
 

@@ -15,8 +15,8 @@ from fitcheck.estimate.placement import Use
 class Resident(NamedTuple):
     """Physical memory of a process in bytes while it makes tokens.
 
-    ``least``: weights once, caches and states; ``most``: everything the engine allocates, and a second copy of weights;
-    ``reclaimable``: how much of ``most`` are pages of the file, which the system can take back.
+    ``least``: weights once, those of encoders too, caches and states; ``most``: everything the engine allocates, and a
+    second copy of weights; ``reclaimable``: how much of ``most`` are pages of the file, which the system can take back.
     """
 
     least: int
@@ -26,6 +26,6 @@ class Resident(NamedTuple):
 
 def resident(host: Use, mmap: bool) -> Resident:
     """What the host's part of a placement shows as resident memory, without and with everything touched."""
-    least = host.weights + host.kv + host.state
+    least = host.weights + host.kv + host.state + host.projector
     pages = host.weights if mmap else 0
     return Resident(least, host.need + pages, pages)
