@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from fitcheck.estimate.speed_model import SpeedModel
 from fitcheck.types import Accelerator, Machine, Origin
@@ -28,7 +29,7 @@ _LEVELS = {
     "decode/device": ("hardware", "chip"),
     "prefill/compute": ("backend", "target", "engine", "build"),
     "prefill/compute_ns": ("backend", "instructions"),
-    "prefill/expert": ("backend", "instructions"),
+    "prefill/expert": ("backend",),
     "prefill/attention": ("backend",),
     "prefill/read": ("backend",),
     "prefill/dequantise": ("backend",),
@@ -61,6 +62,13 @@ class Device(Struct, frozen=True):
     def cores(self) -> float:
         """Of a CPU: how many cores work."""
         return self.peak_per_s / 1e9
+
+    @property
+    def without_tiles(self) -> Device:
+        """The same processor by its vector instructions alone: not every kernel uses matrix tiles (AMX)."""
+        if self.names.get("instructions") != "amx":
+            return self
+        return replace(self, names={**self.names, "instructions": "avx512"}, known={})
 
     @property
     def bandwidth_measured(self) -> bool:

@@ -181,6 +181,19 @@ def test_the_quick_path_says_what_the_whole_answer_says(hardware: str) -> None:
     assert quick == speed(machine, EXPERTS).decode_per_s
 
 
+def test_matrix_tiles_of_a_processor_speed_up_the_prompts_of_dense_models_more_than_those_of_mixtures() -> None:
+    tiles = pretend("Xeon w5-3425 (CPU)")
+    without = tuple(name for name in tiles.cpu.features if not name.startswith("amx"))
+    vectors = replace(tiles, cpu=replace(tiles.cpu, features=without))
+
+    def gain(model: Model) -> float:
+        fast, slow = (speed(machine, model, prompt_tokens=512).prefill_per_s for machine in (tiles, vectors))
+        assert fast is not None and slow is not None
+        return fast.likely / slow.likely
+
+    assert gain(DENSE) > 1.5 > gain(EXPERTS) >= 1.0
+
+
 def test_intervals_widen_where_nothing_was_measured() -> None:
     def width(machine: Machine) -> float:
         found = speed(machine, DENSE).decode_per_s
