@@ -13,13 +13,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from fitcheck import catalog, facts
-from fitcheck.estimate.buffers import CONTEXT_STEP, PLANNED_CACHES, BufferQuestion, copied_bytes
+from fitcheck.estimate.buffers import (
+    BETWEEN_CARDS,
+    CONTEXT_STEP,
+    ON_HOST,
+    PLANNED_CACHES,
+    BufferQuestion,
+    BufferTable,
+    copied_bytes,
+    layer_split,
+)
 from fitcheck.estimate.graph.architectures import ARCHITECTURES
 from fitcheck.estimate.graph.whole import copied_weights, planned_bytes
 from fitcheck.estimate.quantizations import Quantizations
@@ -31,6 +42,9 @@ ENGINE = "llama.cpp 0c1e57098"
 UNKNOWN_CONTEXT = 131_072
 SMALLEST_TYPE = "iq1_s"  # what is left when copied weights hardly count
 USUAL_TYPE = "q8_0"
+LACKING_CONTEXTS = (512, 2048, 8192, 32_768, 131_072)
+BATCH = 512  # tokens
+MARGIN = 1.125
 SAMPLED = 131_072  # tokens up to which models with compressed caches are planned
 Bytes = tuple[int, ...]
 
@@ -195,6 +209,65 @@ def plans(model: Model, shape: Shape, rope_factors: int) -> dict[str, Any]:
     return found
 
 
+def lacking(model: Model, shape: Shape, row: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """What the bound for splits lacks of the plans of some of them, where one of a few lacks anything.
+
+    Architectures with several residual streams keep and copy more than a state per boundary.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    for name, placements in ((BETWEEN_CARDS, _over_cards(shape)), (ON_HOST, _over_host(shape))):
+        contexts = [context for context in LACKING_CONTEXTS if context <= model.context_tokens] or [BATCH]
+        usual = contexts[len(contexts) // 2 : len(contexts) // 2 + 1]
+        if found or any(lack > 0 for _, lack in _lacks(model, shape, {**row, **found}, placements[::3], usual)):
+            found[name] = _line_above(_lacks(model, shape, {**row, **found}, placements, contexts))
+    return {name: line for name, line in found.items() if any(line)}
+
+
+def _lacks(
+    model: Model, shape: Shape, row: dict[str, Any], placements: list[dict[str, Any]], contexts: list[int]
+) -> list[tuple[int, int]]:
+    """(Context, bytes that the bound lacks on the device where it lacks most) of every plan for which there is one."""
+    raw = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in row.items()}
+    table = BufferTable({model.id: 0}, (raw,))
+    found = []
+    for placement in placements:
+        for context in contexts:
+            for cache in PLANNED_CACHES:
+                question = replace(_question(model, shape, context, placement, cache, USUAL_TYPE), model=model.id)
+                bound = table.bound(question)
+                if bound is not None:
+                    pairs = zip(_planned(question), bound.bytes, strict=True)
+                    found.append((context, max(real - most for real, most in pairs)))
+    return found
+
+
+def _line_above(points: list[tuple[int, int]]) -> tuple[int, int]:
+    """Bytes per token of a batch, and of these for each token of the context: a line above all points, and an eighth
+    more for splits that are not among them."""
+    first = min(points)[0]
+    start = max(lack for context, lack in points if context == first)
+    slope = max([0.0, *((lack - start) / (context - first) for context, lack in points if context > first)])
+    base = max(0.0, *(lack - slope * context for context, lack in points))
+    return ceil(base * MARGIN / BATCH), ceil(slope * MARGIN / BATCH)
+
+
+def _over_cards(shape: Shape) -> list[dict[str, Any]]:
+    n = shape.n_layers * max(1, shape.num_loops)
+    return [{"layer_devices": layer_split(n, cards)} for cards in (2, 3, 4)]
+
+
+def _over_host(shape: Shape) -> list[dict[str, Any]]:
+    """Parts of the layers, and of the layers' experts, on the host; the rest on one card or two."""
+    n = shape.n_layers * max(1, shape.num_loops)
+    parts = sorted({max(1, n * eighths // 8) for eighths in (0, 2, 3, 4, 5, 6, 8)})
+    layers = [{"layer_devices": (0,) * part + layer_split(n - part, cards)} for cards in (1, 2) for part in parts]
+    if not any(isinstance(kind.ffn, MixtureOfExperts) for kind in shape.kinds):
+        return layers
+    on_cards = {cards: layer_split(n, cards) for cards in (1, 2)}
+    experts = [{"layer_devices": on_cards[cards], "cpu_expert_layers": part} for cards in on_cards for part in parts]
+    return [*experts, *layers]
+
+
 def _question(
     model: Model, shape: Shape, context: int, placement: dict[str, Any], cache: str, weights: str
 ) -> BufferQuestion:
@@ -216,6 +289,11 @@ def _planned(question: BufferQuestion) -> Bytes:
     return planned
 
 
+def _row(model: Model, shape: Shape, rope_factors: int) -> dict[str, Any]:
+    row = plans(model, shape, rope_factors)
+    return dict(sorted({**row, **lacking(model, shape, row)}.items()))
+
+
 def build(models: Iterable[Model], quantizations: Quantizations, kept: dict[str, Any]) -> dict[str, Any]:
     """The whole table; models of the same shape share a row. ``kept``: rows that stand as they are, by model."""
     rows: list[dict[str, Any]] = []
@@ -230,7 +308,7 @@ def build(models: Iterable[Model], quantizations: Quantizations, kept: dict[str,
         key = msgspec.json.encode((model.architecture, longest, shape, factors))
         if key not in numbers:
             try:
-                rows.append(kept.get(model.id) or dict(sorted(plans(model, shape, factors).items())))
+                rows.append(kept.get(model.id) or _row(model, shape, factors))
             except LookupError:
                 continue
             numbers[key] = len(rows) - 1
@@ -253,7 +331,7 @@ def main(names: list[str]) -> None:
     kept = _kept(set(names))
     models = [model for model in catalog.load().models if not names or model.id in names or model.id in kept]
     table = build(models, facts.load().quantizations, kept)
-    TARGET.write_bytes(msgspec.json.encode(table).replace(b'},{"cpu', b'},\n{"cpu') + b"\n")
+    TARGET.write_bytes(msgspec.json.encode(table).replace(b"},{", b"},\n{") + b"\n")
 
 
 if __name__ == "__main__":

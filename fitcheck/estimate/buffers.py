@@ -243,10 +243,10 @@ def copied_bytes(weights: tuple[CopiedWeight, ...], weight_type: WeightType | No
 def _copies_at_once(sizes: tuple[int, ...], cards: int, shape: Shape) -> int:
     """A bound for the copies of weights that lie beside each other. One takes the place of the one before if it is not
     larger; with several cards all go to the first, and what comes back from the others may lie between two of them, as
-    may what compressed caches leave behind.
+    may what compressed caches and n-grams leave behind.
     """
-    compressed = any(isinstance(kind.mixer, CompressedAttention) for kind in shape.kinds)
-    return sum(sizes) + (sizes[0] if cards > 1 or compressed else 0)
+    holes = any(isinstance(kind.mixer, CompressedAttention) or kind.ngrams for kind in shape.kinds)
+    return sum(sizes) + (sizes[0] if cards > 1 or holes else 0)
 
 
 def _cached_copies_bytes(shape: Shape) -> int:
