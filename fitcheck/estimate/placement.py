@@ -369,9 +369,12 @@ def _least_left(
 
 
 def _room(ground: Ground, split: Split) -> tuple[int, ...]:
-    """What each GPU has for weights and caches when it also keeps the margin free."""
+    """What each GPU has for weights and caches when it also keeps the margin free, and the first one the encoders."""
     compute = ground.compute(split).bytes + (0,) * len(ground.gpus)
-    return tuple([gpu.room_bytes - ground.margin - compute[index] for index, gpu in enumerate(ground.gpus, start=1)])
+    room = [gpu.room_bytes - ground.margin - compute[index] for index, gpu in enumerate(ground.gpus, start=1)]
+    encoders = ground.encoders.beside(True)
+    room[0] -= encoders.weights + encoders.gpu
+    return tuple(room)
 
 
 def _first(fits: Callable[[int], bool], low: int, high: int) -> int | None:
