@@ -7,8 +7,10 @@ from itertools import pairwise
 
 from fitcheck.estimate.images import EncoderBytes
 from fitcheck.estimate.placement import Candidate, Use
-from fitcheck.estimate.runtimes import LLAMA_CPP, Runtime, Runtimes
-from fitcheck.types import Backend, FlashAttention, Machine, Model, PlacementKind, Request, Term, Verdict
+from fitcheck.estimate.runtimes import LLAMA_CPP, Runtime
+from fitcheck.estimate.site import Site
+from fitcheck.estimate.subject import Setup
+from fitcheck.types import Backend, FlashAttention, Model, PlacementKind, Request, Term, Verdict
 from fitcheck.units import format_bytes
 
 ENGINE = "llama.cpp 0c1e570"
@@ -21,42 +23,43 @@ _DEVICE_NAMES = {
 }
 
 
-def terms_of(found: Candidate, quant: str, model: Model, request: Request, runtimes: Runtimes) -> tuple[Term, ...]:
+def terms_of(found: Candidate, quant: str, model: Model, setup: Setup, row: Runtime) -> tuple[Term, ...]:
     """Every part of the need, by device, with formula and source."""
-    return tuple(term for use in found.uses for term in _terms(use, quant, model, request, runtimes) if term.bytes)
+    return tuple(term for use in found.uses for term in _terms(use, quant, model, setup, row) if term.bytes)
 
 
-def _terms(use: Use, quant: str, model: Model, request: Request, runtimes: Runtimes) -> Iterator[Term]:
-    shape = model.shape
+def _terms(use: Use, quant: str, model: Model, setup: Setup, row: Runtime) -> Iterator[Term]:
+    request, shape = setup.request, model.shape
+    engine, batch = ENGINE, request.ubatch_tokens
+    if row.memory != LLAMA_CPP:
+        engine, batch = row.memory, min(row.batch_tokens or setup.context_tokens, setup.context_tokens)
     vocabulary = shape.vocab_size if shape else 0
     kv_types = "/".join(dict.fromkeys((request.kv_type_k, request.kv_type_v)))
     yield Term("weights", use.name, use.weights, f"tensors of the {quant} file on this device", f"shape, {quant} mix")
-    yield Term("kv_cache", use.name, use.kv, f"cells x K and V elements x {kv_types}, summed over layers", ENGINE)
-    yield Term("recurrent_state", use.name, use.state, "convolution and state, 32-bit, per sequence", ENGINE)
-    yield Term("compute_buffer", use.name, use.compute, f"graph of a batch of {request.ubatch_tokens} tokens", ENGINE)
-    yield Term("output_buffer", use.name, use.output, f"{vocabulary} logits x 4 B x {request.parallel}", ENGINE)
+    yield Term("kv_cache", use.name, use.kv, f"cells x K and V elements x {kv_types}, summed over layers", engine)
+    yield Term("recurrent_state", use.name, use.state, "convolution and state, 32-bit, per sequence", engine)
+    yield Term("compute_buffer", use.name, use.compute, f"graph of a batch of {batch} tokens", engine)
+    yield Term("output_buffer", use.name, use.output, f"{vocabulary} logits x 4 B x {request.parallel}", engine)
     yield Term("projector", use.name, use.projector, "image encoder (mmproj) in 16 bits", "catalog")
     yield Term("projector_buffer", use.name, use.projector_buffer, "graph of the largest image", ENGINE)
     yield Term("runtime_overhead", use.name, use.overhead, "driver context and process", "observed")
 
 
-def flags_of(
-    found: Candidate, row: Runtime, context_tokens: int, request: Request, machine: Machine
-) -> tuple[str, ...]:
+def flags_of(found: Candidate, setup: Setup, site: Site) -> tuple[str, ...]:
     """The engine's flags that make this placement."""
-    if row.memory == LLAMA_CPP:
-        return tuple(_llama_cpp_flags(found, context_tokens, request, machine))
-    if row.tensor_parallel:
+    if site.row.memory == LLAMA_CPP:
+        return tuple(_llama_cpp_flags(found, setup, site))
+    if site.row.tensor_parallel:
         cards = ("--tensor-parallel-size", str(len(found.uses))) if len(found.uses) > 1 else ()
-        return ("--max-model-len", str(context_tokens), *cards)
+        return ("--max-model-len", str(setup.context_tokens), *cards)
     return ()
 
 
-def _llama_cpp_flags(found: Candidate, context_tokens: int, request: Request, machine: Machine) -> list[str]:
-    split = found.split
+def _llama_cpp_flags(found: Candidate, setup: Setup, site: Site) -> list[str]:
+    split, request = found.split, setup.request
     # without -np the server keeps caches and states of four sequences
-    flags = ["-c", str(context_tokens * request.parallel), "-np", str(request.parallel)]
-    flags += _device_flags(found, machine)
+    flags = ["-c", str(setup.caches.context_tokens), "-np", str(request.parallel)]
+    flags += _device_flags(found, site)
     flags += ["-ngl", str(split.gpu_layers)]
     if split.cpu_expert_layers:
         flags += ["--n-cpu-moe", str(split.cpu_expert_layers)]
@@ -76,16 +79,15 @@ def _llama_cpp_flags(found: Candidate, context_tokens: int, request: Request, ma
     return flags
 
 
-def _device_flags(found: Candidate, machine: Machine) -> list[str]:
+def _device_flags(found: Candidate, site: Site) -> list[str]:
     """Which cards to use, where it is not all of them in their own order."""
     used = [use.name for use in found.uses if use.name != "cpu"]
-    cards = [f"gpu{card.index}" for card in machine.accelerators if card.usable]
+    cards = [f"gpu{card.index}" for card in site.machine.accelerators if card.usable]
     if used == cards:
         return []
     if not used:
         return ["--device", "none"]  # with -ngl 0 alone a card still computes prompts, and needs buffers for that
-    backend = next(iter(machine.accelerators[0].backends), Backend.CUDA)
-    names = _DEVICE_NAMES.get(backend, backend.value)
+    names = _DEVICE_NAMES.get(site.backend, site.backend.value)
     return ["--device", ",".join(f"{names}{name.removeprefix('gpu')}" for name in used)]
 
 

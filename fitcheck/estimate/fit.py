@@ -181,7 +181,7 @@ class Estimator:
         weights = subject.weights(quant)
         used = subject.encoders(request, site).beside(len(found.split.ends) > 1)
         context = setup.context_tokens
-        flags = flags_of(found, row, context, request, machine)
+        flags = flags_of(found, setup, site)
         most = most_q8 = None
         if most_context:
             q8 = replace(request, kv_type_k=Q8_CACHE, kv_type_v=Q8_CACHE)
@@ -193,7 +193,7 @@ class Estimator:
             runtime=site.runtime,
             verdict=found.verdict,
             placement=_placement(found, machine, flags),
-            terms=terms_of(found, quant, model, request, self._tables.runtimes),
+            terms=terms_of(found, quant, model, setup, row),
             need_bytes=found.need,
             have_bytes=found.have,
             context_tokens=context,

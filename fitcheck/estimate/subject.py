@@ -111,7 +111,7 @@ class Subject:
             sequences,
             request.kv_unified,
             request.swa_full,
-            request.ubatch_tokens,
+            request.ubatch_tokens if site.row.memory == engines.LLAMA_CPP else site.row.batch_tokens,
             request.kv_type_k,
             request.kv_type_v,
             padded_v,
