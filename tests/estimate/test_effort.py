@@ -29,11 +29,11 @@ PLACED = (
 
 
 #: a fifth more than today, of a placement on one device and of a split
-ANOTHER_CONTEXT = 265, 600
-SAME_PLACEMENT = 155, 250
-ANOTHER_MACHINE = 335, 565
-ANOTHER_QUANTISATION = 375, 850
-NEW_MODEL = 500, 1035
+ANOTHER_CONTEXT = 190, 465
+SAME_PLACEMENT = 120, 205
+ANOTHER_MACHINE = 275, 465
+ANOTHER_QUANTISATION = 285, 725
+NEW_MODEL = 405, 910
 
 
 def calls(question: Callable[[], object]) -> int:
