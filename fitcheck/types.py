@@ -471,8 +471,8 @@ class NgramEmbedding(Value, frozen=True):
     """A table of n-grams beside the token embedding, whose rows one layer adds to its input (Qwen3.8-Flash-Next).
 
     Each token reads ``heads`` rows, which together are as wide as the model: as many for each length from 2 to
-    ``longest`` tokens. A convolution of ``conv_kernel`` taps runs over every ``longest``-th token. ``streams``: residual
-    streams that the rows are added to.
+    ``longest`` tokens. A convolution of ``conv_kernel`` taps runs over every ``longest``-th token. ``streams``:
+    residual streams that the rows are added to.
     """
 
     longest: int

@@ -56,8 +56,9 @@ def _with_published(session: Session, fit: Fit, model: Model) -> Speed | None:
 def _notes(session: Session, model: Model, fit: Fit) -> list[str]:
     notes = [f"licence: {licence_in_plain_words(model)}"]
     has_such_a_cache = session.facts.runtimes.row(fit.runtime).memory == LLAMA_CPP
-    if has_such_a_cache and (fit.max_context_q8_tokens or 0) > (fit.max_context_tokens or 0) > 0:
-        notes.append(f"{format_tokens(fit.max_context_q8_tokens)} of context with --kv q8_0")
+    most, most_q8 = fit.max_context_tokens or 0, fit.max_context_q8_tokens or 0
+    if has_such_a_cache and most_q8 > most > 0:
+        notes.append(f"{format_tokens(most_q8)} of context with --kv q8_0")
     sources = session.catalog.sources
     used = dict.fromkeys(model.sources.values())
     notes += [f"source: {sources[key]}" for key in list(used)[:_SHOWN_SOURCES] if key in sources]
