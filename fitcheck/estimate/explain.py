@@ -30,12 +30,14 @@ def terms_of(found: Candidate, quant: str, model: Model, setup: Setup, row: Runt
 
 def _terms(use: Use, quant: str, model: Model, setup: Setup, row: Runtime) -> Iterator[Term]:
     request, shape = setup.request, model.shape
-    engine, batch = ENGINE, request.ubatch_tokens
+    engine, form, batch = ENGINE, "mix", request.ubatch_tokens
     if row.memory != LLAMA_CPP:
-        engine, batch = row.memory, min(row.batch_tokens or setup.context_tokens, setup.context_tokens)
+        engine, form, batch = row.memory, "format", min(row.batch_tokens or setup.context_tokens, setup.context_tokens)
     vocabulary = shape.vocab_size if shape else 0
     kv_types = "/".join(dict.fromkeys((request.kv_type_k, request.kv_type_v)))
-    yield Term("weights", use.name, use.weights, f"tensors of the {quant} file on this device", f"shape, {quant} mix")
+    yield Term(
+        "weights", use.name, use.weights, f"tensors of the {quant} file on this device", f"shape, {quant} {form}"
+    )
     yield Term("kv_cache", use.name, use.kv, f"cells x K and V elements x {kv_types}, summed over layers", engine)
     yield Term("recurrent_state", use.name, use.state, "convolution and state, 32-bit, per sequence", engine)
     yield Term("compute_buffer", use.name, use.compute, f"graph of a batch of {batch} tokens", engine)
