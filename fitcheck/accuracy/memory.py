@@ -22,7 +22,7 @@ from fitcheck.catalog.gguf_shape import shape_from_gguf
 from fitcheck.estimate import tensors
 from fitcheck.estimate.buffers import BufferQuestion, compute_buffers, output_buffer_bytes
 from fitcheck.estimate.cache import CacheSettings, widest_value
-from fitcheck.estimate.memory import Load, caches_of, load_of, need_of
+from fitcheck.estimate.memory import LayerWeights, Load, caches_of, need_of
 from fitcheck.estimate.placement import Split, cpu_split, split_by
 from fitcheck.estimate.quantizations import Quantizations
 from fitcheck.estimate.quantize import PREDICTION, count_rope_factors, store, stored_shape, type_of, weights
@@ -114,7 +114,7 @@ class Predictor:
         key = (model.id, row.quant)
         if key not in self._stored:
             self._stored[key] = store(model, row.quant, self._table)
-        return load_of(self._stored[key], caches_of(shape, settings, self._table, layout))
+        return Load(LayerWeights(self._stored[key]), caches_of(shape, settings, self._table, layout))
 
     def weights_and_context(self, load: Load, row: Row) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Bytes per device: weights, and caches with recurrent states."""

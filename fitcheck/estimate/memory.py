@@ -6,8 +6,9 @@ each kind of memory: tensors are padded to 32 bytes on the host and 128 on a GPU
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import accumulate
+from operator import add, mul
 
 from msgspec import Struct
 
@@ -18,57 +19,69 @@ from fitcheck.estimate.tensors import PLAIN, Layout
 from fitcheck.types import Shape
 
 
-class LayerLoad(Struct, frozen=True, gc=False):
-    """Bytes of one layer in one kind of memory: weights without routed experts, routed experts, KV cache, recurrent
-    state. ``has_experts``: 1 or 0.
+class Series:
+    """A number of bytes (or another count) per layer. ``letters`` name for each layer which of ``values`` it has;
+    ``total`` is the sum over all layers.
     """
 
-    dense: int
-    experts: int
-    kv: int
-    state: int
-    has_experts: int
+    __slots__ = ("letters", "total", "values")
 
-
-NO_LAYERS = LayerLoad(0, 0, 0, 0, 0)
-
-
-class Side:
-    """A model's layers in one kind of memory: ``letters`` name for each layer which of ``kinds`` it is, ``all_layers``
-    is their sum.
-    """
-
-    def __init__(self, kinds: list[tuple[str, LayerLoad]], letters: str) -> None:
-        self.kinds = kinds
+    def __init__(self, values: list[int], letters: str) -> None:
+        self.values = values
         self.letters = letters
-        self.all_layers = self._sum(0, len(letters))
+        self.total = sum(map(mul, values, layers_of_kinds(letters)))
 
-    @cached_property
-    def running_sums(self) -> tuple[list[int], list[int]]:
-        """Bytes of the first n layers, by n: all, and of these the routed experts."""
-        whole = {letter: kind.dense + kind.experts + kind.kv + kind.state for letter, kind in self.kinds}
-        experts = {letter: kind.experts for letter, kind in self.kinds}
-        return (
-            list(accumulate(map(whole.__getitem__, self.letters), initial=0)),
-            list(accumulate(map(experts.__getitem__, self.letters), initial=0)),
-        )
-
-    def layers(self, first: int, last: int) -> LayerLoad:
+    def over(self, first: int, last: int) -> int:
         """The sum over layers [first, last)."""
-        if first == last:
-            return NO_LAYERS
-        return self.all_layers if last - first == len(self.letters) else self._sum(first, last)
+        if first == last or not self.total:
+            return 0
+        if last - first == len(self.letters):
+            return self.total
+        count = self.letters.count
+        return sum([value * count(chr(97 + number), first, last) for number, value in enumerate(self.values)])
 
-    def _sum(self, first: int, last: int) -> LayerLoad:
-        dense = experts = kv = state = with_experts = 0
-        for letter, kind in self.kinds:
-            count = self.letters.count(letter, first, last)
-            dense += count * kind.dense
-            experts += count * kind.experts
-            kv += count * kind.kv
-            state += count * kind.state
-            with_experts += count * kind.has_experts
-        return LayerLoad(dense, experts, kv, state, with_experts)
+    def running(self) -> list[int]:
+        """The sums over the first n layers, by n."""
+        of_letter = {chr(97 + number): value for number, value in enumerate(self.values)}
+        return list(accumulate(map(of_letter.__getitem__, self.letters), initial=0))
+
+
+@lru_cache(maxsize=1024)
+def layers_of_kinds(letters: str) -> tuple[int, ...]:
+    """How many layers each kind has, up to the last kind that has any."""
+    return tuple([letters.count(chr(letter)) for letter in range(97, ord(max(letters, default="`")) + 1)])
+
+
+class LayerWeights:
+    """Weights of a model's layers in one quantisation: in the host's memory and in a GPU's, all and of these the routed
+    experts; ``expert_layers`` has 1 for a layer with experts. ``output``: the output matrix with what lies beside it.
+    """
+
+    def __init__(self, stored: Stored) -> None:
+        host, gpu, host_experts, gpu_experts, expert_layers = [], [], [], [], []
+        for kind in stored.kinds:
+            mixer, ffn, experts = kind.mixer, kind.ffn, kind.experts
+            host.append(mixer.host + ffn.host + experts.host)
+            gpu.append(mixer.gpu + ffn.gpu + experts.gpu)
+            host_experts.append(experts.host)
+            gpu_experts.append(experts.gpu)
+            expert_layers.append(1 if experts.file else 0)
+        letters = stored.layers
+        self.stored = stored
+        self.host = Series(host, letters)
+        self.gpu = Series(gpu, letters)
+        self.host_experts = Series(host_experts, letters)
+        self.gpu_experts = Series(gpu_experts, letters)
+        self.expert_layers = Series(expert_layers, letters)
+        self.output = stored.head.plus(stored.beside_output)
+
+
+class LayerCaches(Struct, frozen=True):
+    """What a context costs a model's layers: KV cache on the host and on a GPU, recurrent state."""
+
+    host: Series
+    gpu: Series
+    state: Series
 
 
 class Need(Struct, frozen=True):
@@ -83,28 +96,27 @@ class Need(Struct, frozen=True):
 class Load:
     """What one model needs to keep in memory in one quantisation and context, before it is placed.
 
-    ``host`` and ``gpu``: its layers in either memory. ``embedding`` and looked-up tables are read by rows and always
-    stay on the host; ``output`` is the output matrix with what lies beside it, ``beside_output`` that without it.
-    ``least_of_layers``: bytes that they need at least, whatever the device. ``second_copy``: the output is its own copy
-    even where the embedding lies on the same device. ``loops``: how often the stack is run; the engine counts its
-    layers anew each time.
+    ``embedding`` and looked-up tables are read by rows and always stay on the host; ``output`` is the output matrix
+    with what lies beside it, ``beside_output`` that without it. ``least_of_layers``: bytes that they need at least,
+    whatever the device. ``second_copy``: the output is its own copy even where the embedding lies on the same device.
+    ``loops``: how often the stack is run; the engine counts its layers anew each time.
     """
 
-    def __init__(self, host: Side, gpu: Side, stored: Stored, loops: int = 1) -> None:
-        self.host = host
-        self.gpu = gpu
+    def __init__(self, weights: LayerWeights, caches: LayerCaches, loops: int = 1) -> None:
+        stored = weights.stored
+        self.weights = weights
+        self.caches = caches
         self.loops = loops
-        body = host.all_layers
-        self.least_of_layers = body.dense + body.experts + body.kv + body.state
+        self.least_of_layers = weights.host.total + caches.host.total + caches.state.total
         self.n_layers = len(stored.layers)
         self.prediction_layers = stored.prediction_layers
         self.embedding = stored.embedding.host + stored.tables.host
-        self.output = stored.head.plus(stored.beside_output)
+        self.output = weights.output
         self.beside_output = stored.beside_output
         self.first_layer = stored.first_layer
         self.each_device = stored.each_device
         self.second_copy = stored.output_first or not stored.tied
-        self.has_experts = body.has_experts > 0
+        self.has_experts = weights.expert_layers.total > 0
 
     @property
     def least(self) -> int:
@@ -112,30 +124,25 @@ class Load:
         output = self.output if self.second_copy else self.beside_output
         return self.least_of_layers + self.embedding + output.host
 
+    @cached_property
+    def running_on_gpus(self) -> tuple[list[int], list[int]]:
+        """Bytes of the first n layers on GPUs, by n: all, and of these the routed experts."""
+        stored, kv, state = self.weights.stored, self.caches.gpu.values, self.caches.state.values
+        cached = [kv[kind.kind] + state[kind.kind] for kind in stored.kinds]
+        whole = Series(list(map(add, self.weights.gpu.values, cached)), stored.layers)
+        return whole.running(), self.weights.gpu_experts.running()
 
-Caches = tuple[tuple[int, int, int], ...]  # of each kind of layer: KV on the host, KV on a GPU, recurrent state
 
-
-def caches_of(shape: Shape, settings: CacheSettings, table: Quantizations, layout: Layout = PLAIN) -> Caches:
-    """What a context costs per kind of layer. A stack that is run several times has a cache per run."""
-    found = []
+def caches_of(shape: Shape, settings: CacheSettings, table: Quantizations, layout: Layout = PLAIN) -> LayerCaches:
+    """What a context costs. A stack that is run several times has a cache per run."""
+    on_host, on_gpu, states = [], [], []
     for kind in shape.kinds:
         host, gpu, state = layer_cache_bytes(kind, settings, shape.hidden_size, table, layout)
-        found.append((shape.num_loops * host, shape.num_loops * gpu, shape.num_loops * state))
-    return tuple(found)
-
-
-def load_of(stored: Stored, caches: Caches, loops: int = 1) -> Load:
-    """The load of a model in a quantisation and context; ``loops`` as in ``Load``."""
-    host, gpu = [], []
-    for number, kind in enumerate(stored.kinds):
-        letter = chr(97 + number)
-        mixer, ffn, experts = kind.mixer, kind.ffn, kind.experts
-        host_kv, gpu_kv, state = caches[kind.kind]
-        has_experts = 1 if experts.file else 0
-        host.append((letter, LayerLoad(mixer.host + ffn.host, experts.host, host_kv, state, has_experts)))
-        gpu.append((letter, LayerLoad(mixer.gpu + ffn.gpu, experts.gpu, gpu_kv, state, has_experts)))
-    return Load(Side(host, stored.layers), Side(gpu, stored.layers), stored, loops)
+        on_host.append(shape.num_loops * host)
+        on_gpu.append(shape.num_loops * gpu)
+        states.append(shape.num_loops * state)
+    letters = shape.layers
+    return LayerCaches(Series(on_host, letters), Series(on_gpu, letters), Series(states, letters))
 
 
 def need_of(load: Load, ends: tuple[int, ...], output: int, cpu_expert_layers: int = 0) -> Need:
@@ -144,22 +151,28 @@ def need_of(load: Load, ends: tuple[int, ...], output: int, cpu_expert_layers: i
     ``ends``: device i holds the layers from ``ends[i - 1]`` (0 for the host, device 0) up to ``ends[i]``; ``output`` is
     the device of the output matrix. The first ``cpu_expert_layers`` layers keep their routed experts on the host.
     """
+    layers, caches = load.weights, load.caches
     weights, kv, state, expert_layers = [], [], [], []
     first = 0
     for device, last in enumerate(ends):
-        side = load.gpu if device else load.host
-        part = side.layers(first, last)
-        away = side.layers(first, min(last, cpu_expert_layers)) if first < cpu_expert_layers else NO_LAYERS
-        shared = _on(load.each_device, device) if last > first else 0
-        beside = _on(load.first_layer, device) if first == 0 and last > 0 else 0
-        weights.append(part.dense + part.experts - away.experts + shared + beside)
-        kv.append(part.kv)
-        state.append(part.state)
-        expert_layers.append(part.has_experts - away.has_experts)
+        size = with_experts = 0
+        if last > first:
+            size = (layers.gpu if device else layers.host).over(first, last) + _on(load.each_device, device)
+            size += 0 if first else _on(load.first_layer, device)
+            with_experts = layers.expert_layers.over(first, last)
+        if first < cpu_expert_layers:
+            away = min(last, cpu_expert_layers)
+            size -= (layers.gpu_experts if device else layers.host_experts).over(first, away)
+            with_experts -= layers.expert_layers.over(first, away)
+        weights.append(size)
+        kv.append((caches.gpu if device else caches.host).over(first, last))
+        state.append(caches.state.over(first, last))
+        expert_layers.append(with_experts)
         first = last
-    on_host = load.host.layers(0, cpu_expert_layers)
-    weights[0] += on_host.experts + load.embedding
-    expert_layers[0] += on_host.has_experts
+    if cpu_expert_layers:
+        weights[0] += layers.host_experts.over(0, cpu_expert_layers)
+        expert_layers[0] += layers.expert_layers.over(0, cpu_expert_layers)
+    weights[0] += load.embedding
     weights[output] += _on(load.output if output or load.second_copy else load.beside_output, output)
     return Need(tuple(weights), tuple(kv), tuple(state), tuple(expert_layers))
 
@@ -168,7 +181,7 @@ def gpus_hold(load: Load, ends: tuple[int, ...], output: int, cpu_expert_layers:
     """Whether each GPU has room for its share of weights, caches and states: ``need_of`` for GPUs alone, without the
     parts. ``room`` in bytes, first GPU first.
     """
-    whole, experts = load.gpu.running_sums
+    whole, experts = load.running_on_gpus
     for device in range(1, len(ends)):
         first, last = ends[device - 1], ends[device]
         need = whole[last] - whole[first]

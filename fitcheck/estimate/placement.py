@@ -332,7 +332,7 @@ def _best_split(ground: Ground) -> Candidate | None:
     shares = tuple([gpu.room_bytes for gpu in ground.gpus])
     if load.least + ground.host_overhead > ground.host_have + sum(shares):
         return None
-    whole, experts = load.gpu.running_sums
+    whole, experts = load.running_on_gpus
     if load.has_experts:
         found = _least_left(ground, lambda count: split_by(load, shares, None, count), load.n_layers, experts)
         if found is not None:
@@ -351,7 +351,7 @@ def _least_left(
     load = ground.load
     room = _room(ground, split_with(most))
     # no fewer than if the cards were one memory, which of a single card is the answer
-    surplus = load.gpu.running_sums[0][-1] + load.output.gpu - sum([max(each, 0) for each in room])
+    surplus = load.running_on_gpus[0][-1] + load.output.gpu - sum([max(each, 0) for each in room])
     least = max(1, bisect_left(freed, surplus))
 
     def hold(count: int) -> bool:
@@ -404,22 +404,21 @@ def parallel_candidate(ground: Ground) -> Candidate:
 def _shared_by(ground: Ground, count: int) -> Candidate:
     load = ground.load
     split = Split(PlacementKind.GPU, load.n_layers + 1, 0, (0, *[load.n_layers] * count), count)
-    body, compute = load.gpu.all_layers, ground.compute(split)
-    weights = body.dense + body.experts + load.first_layer.gpu + load.output.gpu
-    experts = body.has_experts
+    layers, caches, compute = load.weights, load.caches, ground.compute(split)
+    weights = layers.gpu.total + load.first_layer.gpu + load.output.gpu
     uses = tuple(
         Use(
             gpu.name,
             gpu.have_bytes,
             -(-weights // count),
-            -(-body.kv // count),
-            -(-body.state // count),
+            -(-caches.gpu.total // count),
+            -(-caches.state.total // count),
             compute.bytes[index],
             0,
             gpu.overhead_bytes,
             ground.encoders.on_gpu.weights,
             0,
-            experts,
+            layers.expert_layers.total,
         )
         for index, gpu in enumerate(ground.gpus[:count], start=1)
     )

@@ -15,7 +15,7 @@ from fitcheck.estimate import runtimes as engines
 from fitcheck.estimate.buffers import BufferForm, BufferQuestion, compute_buffers
 from fitcheck.estimate.cache import CacheSettings, padded, widest_value
 from fitcheck.estimate.images import NO_ENCODERS, Placed, encoders_of, in_16_bits
-from fitcheck.estimate.memory import Caches, Load, caches_of, load_of
+from fitcheck.estimate.memory import LayerCaches, LayerWeights, Load, caches_of
 from fitcheck.estimate.placement import Compute, Split, split_by
 from fitcheck.estimate.quantize import count_rope_factors, store, stored_shape, tensors_of_kinds, type_of, weights_of
 from fitcheck.estimate.runtimes import Runtime
@@ -63,7 +63,8 @@ class Subject:
         self._costs: dict[str, Costs] = {}
         self._flash: dict[tuple[str, str], bool] = {}
         self._encoders: dict[tuple[object, ...], Placed] = {}
-        self._caches: dict[CacheSettings, Caches] = {}
+        self._layers: dict[tuple[str, str], LayerWeights] = {}
+        self._caches: dict[CacheSettings, LayerCaches] = {}
         self._loads: dict[tuple[str, CacheSettings, str], Load] = {}
         self._forms: dict[tuple[object, ...], BufferForm | None] = {}
         self._plans: dict[tuple[object, ...], Compute] = {}
@@ -137,12 +138,8 @@ class Subject:
         key = (quant, setup.caches, row.memory)
         found = self._loads.get(key)
         if found is None:
-            stored = self.stored(quant)
-            if row.memory != engines.LLAMA_CPP:
-                from fitcheck.estimate.engines import beside_the_layers
-
-                stored = beside_the_layers(stored)
-            found = self._loads[key] = load_of(stored, self._caches_of(setup.caches), max(1, self.shape.num_loops))
+            layers, caches = self._layers_of(quant, row.memory), self._caches_of(setup.caches)
+            found = self._loads[key] = Load(layers, caches, max(1, self.shape.num_loops))
         return found
 
     def encoders(self, request: Request, site: Site) -> Placed:
@@ -189,7 +186,19 @@ class Subject:
     def _kinds(self) -> Callable[[int], LayerTensors]:
         return tensors_of_kinds(self.shape, self._tables.quantizations.layout(self.model.architecture))
 
-    def _caches_of(self, settings: CacheSettings) -> Caches:
+    def _layers_of(self, quant: str, memory: str) -> LayerWeights:
+        key = (quant, memory)
+        found = self._layers.get(key)
+        if found is None:
+            stored = self.stored(quant)
+            if memory != engines.LLAMA_CPP:
+                from fitcheck.estimate.engines import beside_the_layers
+
+                stored = beside_the_layers(stored)
+            found = self._layers[key] = LayerWeights(stored)
+        return found
+
+    def _caches_of(self, settings: CacheSettings) -> LayerCaches:
         found = self._caches.get(settings)
         if found is None:
             table = self._tables.quantizations

@@ -95,10 +95,9 @@ def test_caches_are_those_of_the_engine(architecture: str) -> None:
             type_v=question.kv_type_v,
             padded_v=widest_value(shape) if transposed else None,
         )
-        kinds = caches_of(shape, settings, TABLE, layout)
+        caches = caches_of(shape, settings, TABLE, layout)
         cards = max(question.layer_devices, default=0)
-        sizes = [kinds[ord(letter) - 97] for letter in shape.layers]
-        expected = sum((gpu if cards else host) + state for host, gpu, state in sizes)
+        expected = (caches.gpu if cards else caches.host).total + caches.state.total
         assert expected == sum(truth["context"])
 
 
