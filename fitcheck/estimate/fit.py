@@ -271,7 +271,7 @@ def _decode(subject: Subject, quant: str, site: Site, request: Request, found: C
     if found.verdict is Verdict.NO:
         return None
     depth, _ = depths(subject.model, request)
-    key = (site, quant, tuple(found.parts), depth, request.kv_type_k, request.kv_type_v)
+    key = (site, quant, found.split, depth, request.kv_type_k, request.kv_type_v)
     known = subject.decoding.get(key)
     if known is None:
         run = _running(subject, quant, site, request, found)

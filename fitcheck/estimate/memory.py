@@ -29,7 +29,7 @@ class Series:
     def __init__(self, values: list[int], letters: str) -> None:
         self.values = values
         self.letters = letters
-        self.total = sum(map(mul, values, layers_of_kinds(letters)))
+        self.total: int = sum(map(mul, values, layers_of_kinds(letters)))
 
     def over(self, first: int, last: int) -> int:
         """The sum over layers [first, last)."""

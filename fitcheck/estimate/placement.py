@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import astuple, replace
 
-from fitcheck.estimate.images import Placed
+from fitcheck.estimate.images import NO_ENCODER, Placed
 from fitcheck.estimate.memory import Load, gpus_hold, need_of
 from fitcheck.types import Accelerator, Backend, Machine, PlacementKind, Verdict
 
@@ -213,27 +214,41 @@ def cpu_split(n_layers: int) -> Split:
 
 def gpu_split(load: Load, gpus: tuple[Gpu, ...], gpu_layers: int | None = None, cpu_expert_layers: int = 0) -> Split:
     """The last ``gpu_layers`` layers (None: all, and the output) on the GPUs in proportion to what each can hold."""
-    return split_by(load, tuple(gpu.room_bytes for gpu in gpus), gpu_layers, cpu_expert_layers)
+    return split_by(load, tuple([gpu.room_bytes for gpu in gpus]), gpu_layers, cpu_expert_layers)
 
 
 def split_by(load: Load, shares: tuple[int, ...], gpu_layers: int | None = None, cpu_expert_layers: int = 0) -> Split:
     """The same with given shares of the GPUs. Prediction layers are split like others, and are then not there."""
-    n = load.n_layers + load.prediction_layers
+    shares = shares if len(shares) > 1 else (1,)  # one card takes all, whatever its size
+    return _split(load.n_layers, load.prediction_layers, load.loops, shares, gpu_layers, cpu_expert_layers)
+
+
+@lru_cache(maxsize=4096)
+def _split(
+    n_layers: int,
+    prediction_layers: int,
+    loops: int,
+    shares: tuple[int, ...],
+    gpu_layers: int | None,
+    cpu_expert_layers: int,
+) -> Split:
+    n = n_layers + prediction_layers
     wanted = n + 1 if gpu_layers is None else gpu_layers
     ends = split_ends(n, wanted, shares)
     output = bisect_right(ends, n) if wanted else 0
     kind = PlacementKind.GPU if wanted > n and not cpu_expert_layers else PlacementKind.SPLIT
     if wanted > n:
-        wanted += (load.loops - 1) * load.n_layers
-    return Split(kind, wanted, cpu_expert_layers, tuple([min(end, load.n_layers) for end in ends]), output)
+        wanted += (loops - 1) * n_layers
+    return Split(kind, wanted, cpu_expert_layers, tuple([min(end, n_layers) for end in ends]), output)
 
 
 def candidate(ground: Ground, split: Split, compute: Compute | None = None) -> Candidate:
     """What a split needs, per device; ``compute`` where the buffers are known better than by ``Ground.compute``."""
     need = need_of(ground.load, split.ends, split.output, split.cpu_expert_layers)
     compute = compute or ground.compute(split)
-    buffers = compute.bytes + (0,) * (len(need.weights) - len(compute.bytes))
-    on_gpus = len(need.weights) > 1
+    devices = len(split.ends)
+    buffers = compute.bytes + (0,) * (devices - len(compute.bytes))
+    on_gpus = devices > 1
     encoders = ground.encoders.beside(on_gpus)
     host = Use(
         "cpu",
@@ -249,11 +264,25 @@ def candidate(ground: Ground, split: Split, compute: Compute | None = None) -> C
         need.expert_layers[0],
     )
     uses = [host]
-    for index, gpu in enumerate(ground.gpus[: len(need.weights) - 1], start=1):
-        parts = (need.weights[index], need.kv[index], need.state[index], buffers[index])
-        projector = (encoders.weights, encoders.gpu) if index == 1 else (0, 0)
-        uses.append(Use(gpu.name, gpu.have_bytes, *parts, 0, gpu.overhead_bytes, *projector, need.expert_layers[index]))
-    if ground.unified and len(uses) > 1:
+    for index in range(1, devices):
+        gpu = ground.gpus[index - 1]
+        beside = encoders if index == 1 else NO_ENCODER
+        uses.append(
+            Use(
+                gpu.name,
+                gpu.have_bytes,
+                need.weights[index],
+                need.kv[index],
+                need.state[index],
+                buffers[index],
+                0,
+                gpu.overhead_bytes,
+                beside.weights,
+                beside.gpu,
+                need.expert_layers[index],
+            )
+        )
+    if on_gpus and ground.unified:
         uses = [_in_one_pool(host, uses[1])]
     found = tuple(uses)
     return Candidate(split, found, verdict_of(found, ground.margin), compute.exact)
