@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from fitcheck.estimate.placement import Gpu, gpus_of
 from fitcheck.estimate.served import as_seen
+from fitcheck.estimate.speed_device import Hardware
 from fitcheck.types import Accelerator, Backend, Machine
 
 if TYPE_CHECKING:
-    from fitcheck.estimate.speed_device import Hardware
     from fitcheck.estimate.tables import Tables
 
 
@@ -36,8 +36,6 @@ class Site:
     @cached_property
     def hardware(self) -> Hardware:
         """The machine as the speed model sees it."""
-        from fitcheck.estimate.speed_device import Hardware
-
         return Hardware(self.seen, self.runtime, self._tables.speed_model)
 
     def _usable_gpus(self) -> tuple[Gpu, ...]:

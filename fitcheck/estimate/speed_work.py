@@ -7,7 +7,6 @@ recurrent state. Tables that are looked up (embeddings) are not read whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from msgspec import Struct
@@ -107,21 +106,17 @@ class Costs:
         self.operations = operations
         kinds = kinds or kind_costs(self.shape, operations)
         # layers of one letter in ``Weights.layers`` are of one kind
-        letters = dict(zip(weights.layers, self.shape.layers, strict=True))
         self._kinds = {
-            letter: (weights.kinds[ord(letter) - 97], kinds[ord(kind) - 97]) for letter, kind in letters.items()
+            letter: (weights.kinds[ord(letter) - 97], kinds[ord(self.shape.layers[weights.layers.index(letter)]) - 97])
+            for letter in dict.fromkeys(weights.layers)
         }
+        self._decode: dict[tuple[object, ...], Work] = {}
 
-        self._with_experts = [
-            letter for letter, (_, kind) in self._kinds.items() if isinstance(kind.layer.ffn, MixtureOfExperts)
-        ]
-
-    def groups(self, first: int, last: int) -> Iterator[tuple[LayerBytes, KindCost, int]]:
+    def groups(self, first: int, last: int) -> list[tuple[LayerBytes, KindCost, int]]:
         """The distinct sizes of layers among [first, last), each with its kind and how many there are."""
         letters, kinds = self.weights.layers, self._kinds
-        for letter in dict.fromkeys(letters[first:last]):
-            size, kind = kinds[letter]
-            yield size, kind, letters.count(letter, first, last)
+        here = letters[first:last]
+        return [(*kinds[letter], here.count(letter)) for letter in dict.fromkeys(here)]
 
     def decode(
         self,
@@ -137,6 +132,21 @@ class Costs:
         ``cache_bytes``: bytes per element of K and of V. ``experts_here``: share of these layers' routed experts that
         live on this device.
         """
+        key = (depth, cache_bytes, first, last, experts_here, output_here)
+        found = self._decode.get(key)
+        if found is None:
+            found = self._decode[key] = self._decode_work(*key)
+        return found
+
+    def _decode_work(
+        self,
+        depth: float,
+        cache_bytes: tuple[float, float],
+        first: int,
+        last: int,
+        experts_here: float,
+        output_here: bool,
+    ) -> Work:
         shape, operations = self.shape, self.operations
         weight = cache = state = count = 0.0
         for size, kind, n in self.groups(first, last):
@@ -165,10 +175,10 @@ class Costs:
 
     def experts_held(self, part: Part) -> float:
         """Share of the routed experts of a device's own layers that it holds; the processor reads the rest."""
-        if part.device == "cpu" or not self._with_experts:
+        if part.device == "cpu":
             return 1.0
-        letters, first, last = self.weights.layers, part.first_layer, part.last_layer
-        with_experts = sum([letters.count(letter, first, last) for letter in self._with_experts])
+        groups = self.groups(part.first_layer, part.last_layer)
+        with_experts = sum([n for _, kind, n in groups if isinstance(kind.layer.ffn, MixtureOfExperts)])
         return min(1.0, part.expert_layers / with_experts) if with_experts else 1.0
 
 

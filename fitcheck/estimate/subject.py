@@ -20,13 +20,13 @@ from fitcheck.estimate.placement import Compute, Split, split_by
 from fitcheck.estimate.quantize import count_rope_factors, store, stored_shape, tensors_of_kinds, type_of, weights_of
 from fitcheck.estimate.runtimes import Runtime
 from fitcheck.estimate.site import Site
+from fitcheck.estimate.speed_work import Costs, KindCost, kind_costs
 from fitcheck.estimate.stored import Stored
 from fitcheck.types import Backend, FlashAttention, Interval, Model, PlacementKind, Request, Shape, Task, Weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fitcheck.estimate.speed_work import Costs, KindCost
     from fitcheck.estimate.tables import Tables
     from fitcheck.estimate.tensors import LayerTensors
 
@@ -88,16 +88,12 @@ class Subject:
         """The model in a quantisation as work."""
         found = self._costs.get(quant)
         if found is None:
-            from fitcheck.estimate.speed_work import Costs
-
             operations = self._tables.speed_model.operations
             found = self._costs[quant] = Costs(self.model, self.weights(quant), operations, self._kind_costs)
         return found
 
     @cached_property
     def _kind_costs(self) -> tuple[KindCost, ...]:
-        from fitcheck.estimate.speed_work import kind_costs
-
         return kind_costs(self.shape, self._tables.speed_model.operations)
 
     def setup(self, request: Request, site: Site) -> Setup:
@@ -121,7 +117,7 @@ class Subject:
         graph = (
             flash,
             not flash and request.flash_attention is FlashAttention.AUTO,
-            site.backend,
+            site.backend.value,
             sequences,
             request.ubatch_tokens,
             request.batch_tokens,
