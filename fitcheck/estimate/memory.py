@@ -42,6 +42,8 @@ class Series:
 
     def running(self) -> list[int]:
         """The sums over the first n layers, by n."""
+        if not self.total:
+            return [0] * (len(self.letters) + 1)
         of_letter = {chr(97 + number): value for number, value in enumerate(self.values)}
         return list(accumulate(map(of_letter.__getitem__, self.letters), initial=0))
 
@@ -70,9 +72,11 @@ class LayerWeights:
         self.stored = stored
         self.host = Series(host, letters)
         self.gpu = Series(gpu, letters)
-        self.host_experts = Series(host_experts, letters)
-        self.gpu_experts = Series(gpu_experts, letters)
         self.expert_layers = Series(expert_layers, letters)
+        self.host_experts = self.gpu_experts = self.expert_layers
+        if self.expert_layers.total:
+            self.host_experts = Series(host_experts, letters)
+            self.gpu_experts = Series(gpu_experts, letters)
         self.output = stored.head.plus(stored.beside_output)
 
 

@@ -280,7 +280,7 @@ def weights_of(stored: Stored) -> Weights:
     kinds = tuple([LayerBytes(kind.mixer.file, kind.ffn.file, kind.experts.file) for kind in stored.kinds])
     other = stored.first_layer.file + stored.beside_output.file + stored.each_device.file
     output = 0 if stored.tied else stored.head.file
-    body = sum(kind.total * stored.layers.count(chr(97 + index)) for index, kind in enumerate(kinds))
+    body = sum([kind.total * stored.layers.count(chr(97 + index)) for index, kind in enumerate(kinds)])
     total = body + stored.embedding.file + output + stored.tables.file + other + stored.unloaded
     return Weights(
         quant=stored.quant,

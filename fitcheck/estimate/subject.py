@@ -6,13 +6,13 @@ placed and the compute buffers of a split.
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from fitcheck.estimate import runtimes as engines
-from fitcheck.estimate.buffers import BufferForm, BufferQuestion, compute_buffers
+from fitcheck.estimate.buffers import BufferForm, BufferQuestion, WeightType, compute_buffers
 from fitcheck.estimate.cache import CacheSettings, padded, widest_value
 from fitcheck.estimate.images import NO_ENCODERS, Placed, encoders_of, in_16_bits
 from fitcheck.estimate.memory import LayerCaches, LayerWeights, Load, caches_of
@@ -66,6 +66,7 @@ class Subject:
         self._layers: dict[tuple[str, str], LayerWeights] = {}
         self._caches: dict[CacheSettings, LayerCaches] = {}
         self._loads: dict[tuple[str, CacheSettings, str], Load] = {}
+        self._types: dict[str, WeightType] = {}
         self._forms: dict[tuple[object, ...], BufferForm | None] = {}
         self._plans: dict[tuple[object, ...], Compute] = {}
 
@@ -160,11 +161,12 @@ class Subject:
         """
         mixed = split.kind is PlacementKind.SPLIT
         key = (len(split.ends), mixed and (quant, split.cpu_expert_layers > 0), setup.graph)
-        if key not in self._forms:
+        try:
+            form = self._forms[key]
+        except KeyError:
             table = self._tables.buffers
             question = self._question(quant, setup, _typical(split, load))
-            self._forms[key] = table.form(question) if table else None
-        form = self._forms[key]
+            form = self._forms[key] = table.form(question) if table else None
         found = form.at(padded(setup.caches.context_tokens)) if form else None
         return Compute(found.bytes, found.exact) if found else self.plan(quant, setup, split)
 
@@ -218,6 +220,13 @@ class Subject:
             found = self._flash[key] = heads is None or all(size in heads for size in sizes)
         return found
 
+    def _weight_type(self, quant: str) -> WeightType:
+        found = self._types.get(quant)
+        if found is None:
+            types = type_of(self.model, quant, self._tables.quantizations, self._kinds)
+            found = self._types[quant] = cache(types)
+        return found
+
     def _question(self, quant: str, setup: Setup, split: Split) -> BufferQuestion:
         model, request, table = self.model, setup.request, self._tables.quantizations
         mixed = split.kind is PlacementKind.SPLIT
@@ -237,7 +246,7 @@ class Subject:
             kv_unified=request.kv_unified,
             layer_devices=_devices(split, self.shape),
             cpu_expert_layers=split.cpu_expert_layers,
-            weight_type=type_of(model, quant, table, self._kinds) if mixed else None,
+            weight_type=self._weight_type(quant) if mixed else None,
             backend=setup.backend,
             embedding="embedding" in model.modalities,
             rope_factors=count_rope_factors(model, self.shape, table) if mixed else 0,
