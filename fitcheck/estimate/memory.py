@@ -38,13 +38,13 @@ class Series:
         if last - first == len(self.letters):
             return self.total
         count = self.letters.count
-        return sum([value * count(chr(97 + number), first, last) for number, value in enumerate(self.values)])
+        return sum([value * count(chr(letter), first, last) for letter, value in enumerate(self.values, 97) if value])
 
     def running(self) -> list[int]:
         """The sums over the first n layers, by n."""
         if not self.total:
             return [0] * (len(self.letters) + 1)
-        of_letter = {chr(97 + number): value for number, value in enumerate(self.values)}
+        of_letter = {chr(letter): value for letter, value in enumerate(self.values, 97)}
         return list(accumulate(map(of_letter.__getitem__, self.letters), initial=0))
 
 

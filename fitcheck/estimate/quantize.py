@@ -465,8 +465,15 @@ def type_of(
     has_ffn = [not isinstance(kind.ffn, NoFeedForward) for kind in shape.kinds]
     kind_at = kinds or tensors_of_kinds(shape, layout)
     values: list[int] = []
+    known: dict[tuple[int, str], str] = {}
 
     def found(layer: int, name: str) -> str:
+        answer = known.get((layer, name))
+        if answer is None:
+            answer = known[layer, name] = chosen(layer, name)
+        return answer
+
+    def chosen(layer: int, name: str) -> str:
         layer %= shape.n_layers  # a stack that is run several times has its weights once
         if name in _VALUES and not values:
             all_kinds = [kind_at(number) for number in range(len(shape.kinds))]

@@ -6,7 +6,7 @@ placed and the compute buffers of a split.
 
 from __future__ import annotations
 
-from functools import cache, cached_property
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -223,8 +223,8 @@ class Subject:
     def _weight_type(self, quant: str) -> WeightType:
         found = self._types.get(quant)
         if found is None:
-            types = type_of(self.model, quant, self._tables.quantizations, self._kinds)
-            found = self._types[quant] = cache(types)
+            table = self._tables.quantizations
+            found = self._types[quant] = type_of(self.model, quant, table, self._kinds)
         return found
 
     def _question(self, quant: str, setup: Setup, split: Split) -> BufferQuestion:
