@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from fitcheck.estimate.placement import Candidate, Compute, Gpu, Split
+from fitcheck.estimate.buffers import ComputeBuffers
+from fitcheck.estimate.placement import Candidate, Gpu, Split
 from fitcheck.estimate.runtimes import Runtime
 from fitcheck.estimate.stored import NOTHING, Stored
 from fitcheck.types import (
@@ -56,18 +57,18 @@ def _feed_forward_width(ffn: FeedForward, shape: Shape) -> int:
     return 0
 
 
-def activations(shape: Shape, row: Runtime, request: Request, context_tokens: int) -> Callable[[Split], Compute]:
+def activations(shape: Shape, row: Runtime, request: Request, context_tokens: int) -> Callable[[Split], ComputeBuffers]:
     """The peak of activations on each device that has layers, in bytes: one batch of tokens and its logits. An engine
     that does not cut prompts into batches works on all of a full context at once.
     """
     batch = min(row.batch_tokens or context_tokens, context_tokens) * layer_width(shape) * BYTES
     logits = request.parallel * shape.vocab_size * 4
 
-    def found(split: Split) -> Compute:
+    def found(split: Split) -> ComputeBuffers:
         gpus = len(split.ends) - 1
         each = batch // gpus if gpus and row.tensor_parallel else batch
         host = batch + logits if split.ends[0] else 0
-        return Compute((host, *[each + logits + row.graph_bytes] * gpus), False)
+        return ComputeBuffers((host, *[each + logits + row.graph_bytes] * gpus), False)
 
     return found
 

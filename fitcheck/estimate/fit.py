@@ -18,9 +18,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from fitcheck.estimate import runtimes as engines
+from fitcheck.estimate.buffers import ComputeBuffers
 from fitcheck.estimate.cache import CELL_STEP
 from fitcheck.estimate.longest import most_context
-from fitcheck.estimate.placement import Candidate, Compute, Ground, Split, best_candidate, parallel_candidate
+from fitcheck.estimate.placement import Candidate, Ground, Split, best_candidate, parallel_candidate
 from fitcheck.estimate.placement import planned as with_plan
 from fitcheck.estimate.reach import least_bytes_per_weight
 from fitcheck.estimate.runtimes import Runtimes
@@ -222,8 +223,8 @@ def _placed(subject: Subject, quant: str, site: Site, setup: Setup, planned: boo
 def _ground(subject: Subject, quant: str, site: Site, setup: Setup) -> Ground:
     row, request = site.row, setup.request
     load = subject.load(quant, setup, row)
-    compute: Callable[[Split], Compute]
-    plan: Callable[[Split], Compute] | None = None
+    compute: Callable[[Split], ComputeBuffers]
+    plan: Callable[[Split], ComputeBuffers] | None = None
     if row.memory == engines.LLAMA_CPP:
         compute = partial(subject.compute, quant, setup, load)
         plan = partial(subject.plan, quant, setup)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fitcheck.estimate.placement import Candidate, Compute, Ground, Split, candidate, parallel_candidate
+from fitcheck.estimate.buffers import ComputeBuffers
+from fitcheck.estimate.placement import Candidate, Ground, Split, candidate, parallel_candidate
 
 
 def most_context(
@@ -75,13 +76,13 @@ class _Planned:
     def _bound(self, tokens: int) -> int:
         return _left(candidate(self._ground_at(tokens), self._split)) - self._margin
 
-    def _lefts(self, tokens: int, compute: Compute | None) -> tuple[int, ...]:
+    def _lefts(self, tokens: int, compute: ComputeBuffers | None) -> tuple[int, ...]:
         found = candidate(self._ground_at(tokens), self._split, compute)
         return tuple(use.left - self._margin for use in found.uses)
 
     def _is_last(self, tokens: int, lefts: tuple[int, ...]) -> bool:
         """Whether the caches of one more step alone are more than what is left on some device."""
-        bare = Compute((0,) * len(self._split.ends), False)
+        bare = ComputeBuffers((0,) * len(self._split.ends), False)
         now, then = self._lefts(tokens, bare), self._lefts(tokens + self._step, bare)
         return any(left < a - b for left, a, b in zip(lefts, now, then, strict=True))
 

@@ -73,7 +73,7 @@ class LayerWeights:
         self.host = Series(host, letters)
         self.gpu = Series(gpu, letters)
         self.expert_layers = Series(expert_layers, letters)
-        self.host_experts = self.gpu_experts = self.expert_layers
+        self.host_experts = self.gpu_experts = self.expert_layers  # nothing, in every layer
         if self.expert_layers.total:
             self.host_experts = Series(host_experts, letters)
             self.gpu_experts = Series(gpu_experts, letters)

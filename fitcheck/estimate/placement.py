@@ -15,6 +15,7 @@ from typing import NamedTuple
 from msgspec import Struct
 from msgspec.structs import astuple, replace
 
+from fitcheck.estimate.buffers import ComputeBuffers
 from fitcheck.estimate.images import NO_ENCODER, Placed
 from fitcheck.estimate.memory import Load, gpus_hold, need_of
 from fitcheck.types import Accelerator, Backend, Machine, PlacementKind, Verdict
@@ -133,13 +134,6 @@ class Candidate(Struct, frozen=True):
         return sum([use.weights for use in self.uses if use.name != "cpu"]) / total if total else 0.0
 
 
-class Compute(Struct, frozen=True):
-    """Compute buffers of a split in bytes: the host, then each GPU."""
-
-    bytes: tuple[int, ...]
-    exact: bool
-
-
 class Ground(Struct, frozen=True):
     """Everything that a placement is chosen by.
 
@@ -156,8 +150,8 @@ class Ground(Struct, frozen=True):
     output_bytes: int
     encoders: Placed
     margin: int
-    compute: Callable[[Split], Compute]
-    plan: Callable[[Split], Compute] | None
+    compute: Callable[[Split], ComputeBuffers]
+    plan: Callable[[Split], ComputeBuffers] | None
     allow: tuple[PlacementKind, ...]
     can_split: bool
     has_cpu: bool
@@ -234,7 +228,7 @@ def split_by(load: Load, shares: tuple[int, ...], gpu_layers: int | None = None,
     return Split(kind, wanted, cpu_expert_layers, tuple([min(end, load.n_layers) for end in ends]), output)
 
 
-def candidate(ground: Ground, split: Split, compute: Compute | None = None) -> Candidate:
+def candidate(ground: Ground, split: Split, compute: ComputeBuffers | None = None) -> Candidate:
     """What a split needs, per device; ``compute`` where the buffers are known better than by ``Ground.compute``."""
     need = need_of(ground.load, split.ends, split.output, split.cpu_expert_layers)
     compute = compute or ground.compute(split)
@@ -289,7 +283,7 @@ def _in_one_pool(host: Use, gpu: Use) -> Use:
 def best_candidate(ground: Ground) -> Candidate:
     """The placement that the engine would take; where nothing fits, the one that lacks least."""
     tried = []
-    room = sum(gpu.room_bytes for gpu in ground.gpus)
+    room = sum([gpu.room_bytes for gpu in ground.gpus])
     if ground.load.least > ground.host_have + room:
         ground = replace(ground, compute=_no_buffers)  # too large by far: how large its buffers are does not matter
     on_gpu = ground.gpus and PlacementKind.GPU in ground.allow
@@ -314,8 +308,8 @@ def best_candidate(ground: Ground) -> Candidate:
     return max(tried, key=lambda found: (found.verdict is not Verdict.NO, min(use.left for use in found.uses)))
 
 
-def _no_buffers(split: Split) -> Compute:
-    return Compute((0,) * len(split.ends), False)
+def _no_buffers(split: Split) -> ComputeBuffers:
+    return ComputeBuffers((0,) * len(split.ends), False)
 
 
 def _whole(ground: Ground) -> Candidate:

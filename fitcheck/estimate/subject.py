@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from fitcheck.estimate import runtimes as engines
-from fitcheck.estimate.buffers import BufferForm, BufferQuestion, WeightType, compute_buffers
+from fitcheck.estimate.buffers import BufferForm, BufferQuestion, ComputeBuffers, WeightType, compute_buffers
 from fitcheck.estimate.cache import CacheSettings, padded, widest_value
 from fitcheck.estimate.images import NO_ENCODERS, Placed, encoders_of, in_16_bits
 from fitcheck.estimate.memory import LayerCaches, LayerWeights, Load, caches_of
-from fitcheck.estimate.placement import Compute, Split, split_by
+from fitcheck.estimate.placement import Split, split_by
 from fitcheck.estimate.quantize import count_rope_factors, store, stored_shape, tensors_of_kinds, type_of, weights_of
 from fitcheck.estimate.runtimes import Runtime
 from fitcheck.estimate.site import Site
@@ -68,7 +68,7 @@ class Subject:
         self._loads: dict[tuple[str, CacheSettings, str], Load] = {}
         self._types: dict[str, WeightType] = {}
         self._forms: dict[tuple[object, ...], BufferForm | None] = {}
-        self._plans: dict[tuple[object, ...], Compute] = {}
+        self._plans: dict[tuple[object, ...], ComputeBuffers] = {}
 
     def stored(self, quant: str) -> Stored:
         """The model in a quantisation as the engine stores it. Raises FitcheckError for an unknown name."""
@@ -155,7 +155,7 @@ class Subject:
             self._encoders[key] = found
         return found
 
-    def compute(self, quant: str, setup: Setup, load: Load, split: Split) -> Compute:
+    def compute(self, quant: str, setup: Setup, load: Load, split: Split) -> ComputeBuffers:
         """Compute buffers of a split, fast: of a catalog's model over several devices a bound, the same for all splits
         of its kind.
         """
@@ -168,16 +168,15 @@ class Subject:
             question = self._question(quant, setup, _typical(split, load))
             form = self._forms[key] = table.form(question) if table else None
         found = form.at(padded(setup.caches.context_tokens)) if form else None
-        return Compute(found.bytes, found.exact) if found else self.plan(quant, setup, split)
+        return found or self.plan(quant, setup, split)
 
-    def plan(self, quant: str, setup: Setup, split: Split) -> Compute:
+    def plan(self, quant: str, setup: Setup, split: Split) -> ComputeBuffers:
         """Compute buffers of this very split: the engine's own plan, some 10 ms where no table has it."""
         mixed = split.kind is PlacementKind.SPLIT
         key = (mixed and quant, split, setup.context_tokens, setup.graph)
         found = self._plans.get(key)
         if found is None:
-            answer = compute_buffers(self._question(quant, setup, split), self._tables.buffers)
-            found = self._plans[key] = Compute(answer.bytes, answer.exact)
+            found = self._plans[key] = compute_buffers(self._question(quant, setup, split), self._tables.buffers)
         return found
 
     @cached_property
