@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -205,12 +206,6 @@ def cpu_split(n_layers: int) -> Split:
     return Split(PlacementKind.CPU, 0, 0, (n_layers,), 0)
 
 
-def card_split(load: Load) -> Split:
-    """Everything on one GPU."""
-    gpu_layers = load.loops * load.n_layers + load.prediction_layers + 1
-    return Split(PlacementKind.GPU, gpu_layers, 0, (0, load.n_layers), 1)
-
-
 def gpu_split(load: Load, gpus: tuple[Gpu, ...], gpu_layers: int | None = None, cpu_expert_layers: int = 0) -> Split:
     """The last ``gpu_layers`` layers (None: all, and the output) on the GPUs in proportion to what each can hold."""
     return split_by(load, tuple([gpu.room_bytes for gpu in gpus]), gpu_layers, cpu_expert_layers)
@@ -218,14 +213,27 @@ def gpu_split(load: Load, gpus: tuple[Gpu, ...], gpu_layers: int | None = None, 
 
 def split_by(load: Load, shares: tuple[int, ...], gpu_layers: int | None = None, cpu_expert_layers: int = 0) -> Split:
     """The same with given shares of the GPUs. Prediction layers are split like others, and are then not there."""
-    n = load.n_layers + load.prediction_layers
+    shares = shares if len(shares) > 1 else (1,)  # one card takes all, whatever its size
+    return _split(load.n_layers, load.prediction_layers, load.loops, shares, gpu_layers, cpu_expert_layers)
+
+
+@lru_cache(maxsize=4096)
+def _split(
+    n_layers: int,
+    prediction_layers: int,
+    loops: int,
+    shares: tuple[int, ...],
+    gpu_layers: int | None,
+    cpu_expert_layers: int,
+) -> Split:
+    n = n_layers + prediction_layers
     wanted = n + 1 if gpu_layers is None else gpu_layers
     ends = split_ends(n, wanted, shares)
     output = bisect_right(ends, n) if wanted else 0
     kind = PlacementKind.GPU if wanted > n and not cpu_expert_layers else PlacementKind.SPLIT
     if wanted > n:
-        wanted += (load.loops - 1) * load.n_layers
-    return Split(kind, wanted, cpu_expert_layers, tuple([min(end, load.n_layers) for end in ends]), output)
+        wanted += (loops - 1) * n_layers
+    return Split(kind, wanted, cpu_expert_layers, tuple([min(end, n_layers) for end in ends]), output)
 
 
 def candidate(ground: Ground, split: Split, compute: ComputeBuffers | None = None) -> Candidate:
@@ -314,7 +322,7 @@ def _no_buffers(split: Split) -> ComputeBuffers:
 
 def _whole(ground: Ground) -> Candidate:
     """Everything on GPUs: the fewest cards that keep the margin, else the fewest that hold it, else all."""
-    found = _settled(ground, card_split(ground.load))
+    found = _settled(ground, gpu_split(ground.load, ground.gpus[:1]))
     for count in range(2, len(ground.gpus) + 1):
         if found.verdict is Verdict.FITS or ground.load.loops > 1:
             break

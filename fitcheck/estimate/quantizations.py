@@ -145,6 +145,8 @@ class Quantizations(Struct, frozen=True):
 
     def recipe(self, model: Model, quant: str) -> Recipe | None:
         """What the publisher of ``model``'s files does in ``quant`` beyond the mix of that name, where it is known."""
+        if model.publisher is None:
+            return None
         return next(
             (
                 recipe

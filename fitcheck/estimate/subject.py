@@ -161,12 +161,11 @@ class Subject:
         """
         mixed = split.kind is PlacementKind.SPLIT
         key = (len(split.ends), mixed and (quant, split.cpu_expert_layers > 0), setup.graph)
-        try:
-            form = self._forms[key]
-        except KeyError:
+        if key not in self._forms:
             table = self._tables.buffers
             question = self._question(quant, setup, _typical(split, load))
-            form = self._forms[key] = table.form(question) if table else None
+            self._forms[key] = table.form(question) if table else None
+        form = self._forms[key]
         found = form.at(padded(setup.caches.context_tokens)) if form else None
         return found or self.plan(quant, setup, split)
 
