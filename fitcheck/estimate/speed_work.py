@@ -110,14 +110,14 @@ class Costs:
             letter: (weights.kinds[ord(letter) - 97], kinds[ord(self.shape.layers[weights.layers.index(letter)]) - 97])
             for letter in dict.fromkeys(weights.layers)
         }
-        self._routes = any(isinstance(kind.layer.ffn, MixtureOfExperts) for kind in kinds)
         self._decode: dict[tuple[object, ...], Work] = {}
 
     def groups(self, first: int, last: int) -> list[tuple[LayerBytes, KindCost, int]]:
         """The distinct sizes of layers among [first, last), each with its kind and how many there are."""
         letters, kinds = self.weights.layers, self._kinds
         here = letters[first:last]
-        return [(*kinds[letter], here.count(letter)) for letter in dict.fromkeys(here)]
+        order = kinds if len(here) == len(letters) else dict.fromkeys(here)
+        return [(*kinds[letter], here.count(letter)) for letter in order]
 
     def decode(
         self,
@@ -176,7 +176,7 @@ class Costs:
 
     def experts_held(self, part: Part) -> float:
         """Share of the routed experts of a device's own layers that it holds; the processor reads the rest."""
-        if part.device == "cpu" or not self._routes:
+        if part.device == "cpu" or not any(isinstance(kind.ffn, MixtureOfExperts) for kind in self.shape.kinds):
             return 1.0
         groups = self.groups(part.first_layer, part.last_layer)
         with_experts = sum([n for _, kind, n in groups if isinstance(kind.layer.ffn, MixtureOfExperts)])
