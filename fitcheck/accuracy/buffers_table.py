@@ -26,6 +26,7 @@ from fitcheck.estimate.buffers import (
     CONTEXT_STEP,
     ON_HOST,
     PLANNED_CACHES,
+    USUAL_TYPE,
     BufferQuestion,
     BufferTable,
     copied_bytes,
@@ -35,13 +36,13 @@ from fitcheck.estimate.graph.architectures import ARCHITECTURES
 from fitcheck.estimate.graph.whole import copied_weights, planned_bytes
 from fitcheck.estimate.quantizations import Quantizations
 from fitcheck.estimate.quantize import count_rope_factors, stored_shape
+from fitcheck.estimate.subject import longest_context
 from fitcheck.types import Backend, CompressedAttention, MixtureOfExperts, Model, Shape
 
 TARGET = Path(__file__).parent.parent / "data" / "buffers.json"
 ENGINE = "llama.cpp 0c1e57098"
 UNKNOWN_CONTEXT = 131_072
 SMALLEST_TYPE = "iq1_s"  # what is left when copied weights hardly count
-USUAL_TYPE = "q8_0"
 LACKING_CONTEXTS = (512, 2048, 8192, 32_768, 131_072)
 BATCH = 512  # tokens
 MARGIN = 1.125
@@ -180,7 +181,7 @@ def placements_of(shape: Shape, rope_factors: int) -> dict[str, dict[str, Any]]:
 
 def plans(model: Model, shape: Shape, rope_factors: int) -> dict[str, Any]:
     """All plans of one model, by "placement cache-type", and what its splits copy."""
-    longest = model.context_extended_tokens or model.context_tokens or UNKNOWN_CONTEXT
+    longest = longest_context(model) or UNKNOWN_CONTEXT
     last = max(2, -(-longest // CONTEXT_STEP)) * CONTEXT_STEP
     step = context_step(shape)
     found: dict[str, Any] = {"contexts": (step, SAMPLED)} if step > CONTEXT_STEP else {}
@@ -303,7 +304,7 @@ def build(models: Iterable[Model], quantizations: Quantizations, kept: dict[str,
         if model.shape is None or model.architecture not in ARCHITECTURES:
             continue
         shape = stored_shape(model, quantizations)
-        longest = model.context_extended_tokens or model.context_tokens
+        longest = longest_context(model)
         factors = count_rope_factors(model, shape, quantizations)
         key = msgspec.json.encode((model.architecture, longest, shape, factors))
         if key not in numbers:

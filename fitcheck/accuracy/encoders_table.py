@@ -11,12 +11,12 @@ from pathlib import Path
 import msgspec
 
 from fitcheck import catalog, facts
+from fitcheck.accuracy.buffers_table import ENGINE
 from fitcheck.estimate.encoders import EncoderTable, Plan, Row, column, plan
 from fitcheck.estimate.runtimes import LLAMA_CPP, Runtimes
 from fitcheck.types import Backend, MediaEncoder
 
 TARGET = Path(__file__).parent.parent / "data" / "encoders.json"
-ENGINE = "llama.cpp 0c1e57098"
 BACKENDS = (None, Backend.CUDA, Backend.METAL)
 
 

@@ -14,7 +14,7 @@ from fitcheck.types import MediaEncoder
 MOST_LAYERS = 512
 MOST_WIDE = 1 << 17  # elements of a row, pixels of a side
 MOST_TOKENS = 1 << 16
-PATCH, POSITIONS = "v.patch_embd.weight", "v.position_embd.weight"
+POSITIONS = "v.position_embd.weight"
 
 
 class Place(NamedTuple):

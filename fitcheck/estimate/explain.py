@@ -8,19 +8,13 @@ from itertools import pairwise
 from fitcheck.estimate.images import EncoderBytes
 from fitcheck.estimate.placement import Candidate, Use
 from fitcheck.estimate.runtimes import LLAMA_CPP, Runtime
+from fitcheck.estimate.served import name_of
 from fitcheck.estimate.site import Site
 from fitcheck.estimate.subject import Setup
-from fitcheck.types import Backend, FlashAttention, Model, PlacementKind, Request, Term, Verdict
+from fitcheck.types import FlashAttention, Model, PlacementKind, Request, Term, Verdict
 from fitcheck.units import format_bytes
 
 ENGINE = "llama.cpp 0c1e570"
-_DEVICE_NAMES = {
-    Backend.CUDA: "CUDA",
-    Backend.ROCM: "ROCm",
-    Backend.VULKAN: "Vulkan",
-    Backend.SYCL: "SYCL",
-    Backend.METAL: "Metal",
-}
 
 
 def terms_of(found: Candidate, quant: str, model: Model, setup: Setup, row: Runtime) -> tuple[Term, ...]:
@@ -89,8 +83,8 @@ def _device_flags(found: Candidate, site: Site) -> list[str]:
         return []
     if not used:
         return ["--device", "none"]  # with -ngl 0 alone a card still computes prompts, and needs buffers for that
-    names = _DEVICE_NAMES.get(site.backend, site.backend.value)
-    return ["--device", ",".join(f"{names}{name.removeprefix('gpu')}" for name in used)]
+    backend = name_of(site.backend)
+    return ["--device", ",".join(f"{backend}{name.removeprefix('gpu')}" for name in used)]
 
 
 def notes_of(

@@ -29,7 +29,7 @@ from fitcheck.estimate.served import detours
 from fitcheck.estimate.site import Site
 from fitcheck.estimate.speed import decode, depths, predict
 from fitcheck.estimate.speed_terms import Running, run_on
-from fitcheck.estimate.subject import UNKNOWN_CONTEXT, Setup, Subject
+from fitcheck.estimate.subject import UNKNOWN_CONTEXT, Setup, Subject, longest_context
 from fitcheck.types import (
     Backend,
     DeviceUse,
@@ -253,7 +253,7 @@ def _most_context(subject: Subject, quant: str, site: Site, request: Request, sp
     ``planned``: a context whose buffers are planned already.
     """
     model = subject.model
-    longest = model.context_extended_tokens or model.context_tokens or UNKNOWN_CONTEXT
+    longest = longest_context(model) or UNKNOWN_CONTEXT
 
     def ground_at(tokens: int) -> Ground:
         return _ground(subject, quant, site, subject.setup(replace(request, context_tokens=tokens), site))

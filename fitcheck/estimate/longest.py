@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fitcheck.estimate.buffers import ComputeBuffers
-from fitcheck.estimate.placement import Candidate, Ground, Split, candidate, parallel_candidate
+from fitcheck.estimate.placement import Candidate, Ground, Split, candidate, no_buffers, parallel_candidate
 
 
 def most_context(
@@ -82,7 +82,7 @@ class _Planned:
 
     def _is_last(self, tokens: int, lefts: tuple[int, ...]) -> bool:
         """Whether the caches of one more step alone are more than what is left on some device."""
-        bare = ComputeBuffers((0,) * len(self._split.ends), False)
+        bare = no_buffers(self._split)
         now, then = self._lefts(tokens, bare), self._lefts(tokens + self._step, bare)
         return any(left < a - b for left, a, b in zip(lefts, now, then, strict=True))
 

@@ -293,7 +293,7 @@ def best_candidate(ground: Ground) -> Candidate:
     tried = []
     room = sum([gpu.room_bytes for gpu in ground.gpus])
     if ground.load.least > ground.host_have + room:
-        ground = replace(ground, compute=_no_buffers)  # too large by far: how large its buffers are does not matter
+        ground = replace(ground, compute=no_buffers)  # too large by far: how large its buffers are does not matter
     on_gpu = ground.gpus and PlacementKind.GPU in ground.allow
     if on_gpu and ground.load.least_of_layers <= room:
         whole = _whole(ground)
@@ -316,7 +316,8 @@ def best_candidate(ground: Ground) -> Candidate:
     return max(tried, key=lambda found: (found.verdict is not Verdict.NO, min(use.left for use in found.uses)))
 
 
-def _no_buffers(split: Split) -> ComputeBuffers:
+def no_buffers(split: Split) -> ComputeBuffers:
+    """A split without its compute buffers."""
     return ComputeBuffers((0,) * len(split.ends), False)
 
 
@@ -336,7 +337,7 @@ def _settled(ground: Ground, split: Split) -> Candidate:
     found = candidate(ground, split)
     if found.exact or found.verdict is not Verdict.NO:
         return found
-    hopeless = candidate(ground, split, _no_buffers(split)).verdict is Verdict.NO
+    hopeless = candidate(ground, split, no_buffers(split)).verdict is Verdict.NO
     return found if hopeless else planned(ground, found)
 
 

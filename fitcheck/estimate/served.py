@@ -9,7 +9,13 @@ from msgspec.structs import replace
 from fitcheck.estimate.runtimes import Runtime
 from fitcheck.types import Accelerator, Backend, Machine
 
-_NAMES = {Backend.CUDA: "CUDA", Backend.ROCM: "ROCm", Backend.VULKAN: "Vulkan", Backend.METAL: "Metal"}
+_NAMES = {
+    Backend.CUDA: "CUDA",
+    Backend.ROCM: "ROCm",
+    Backend.VULKAN: "Vulkan",
+    Backend.SYCL: "SYCL",
+    Backend.METAL: "Metal",
+}
 
 
 def as_seen(machine: Machine, row: Runtime) -> Machine:
@@ -31,9 +37,10 @@ def detours(machine: Machine, name: str, row: Runtime) -> Iterator[str]:
             continue
         target = card.gfx_target or f"compute capability {card.compute_capability}"
         served = _narrowed(card, machine.os, row).backends
-        instead = f"it takes {_name(served[0])}" if served else "it leaves the card alone"
-        yield f"{name} has no {_name(best)} for {target} ({card.name}): {instead}"
+        instead = f"it takes {name_of(served[0])}" if served else "it leaves the card alone"
+        yield f"{name} has no {name_of(best)} for {target} ({card.name}): {instead}"
 
 
-def _name(backend: Backend) -> str:
+def name_of(backend: Backend) -> str:
+    """A backend as people and llama.cpp's devices spell it."""
     return _NAMES.get(backend, backend.value)
