@@ -21,7 +21,7 @@ from fitcheck.accuracy.memory_score import Bar, Score, read
 from fitcheck.catalog.gguf_shape import shape_from_gguf
 from fitcheck.estimate import tensors
 from fitcheck.estimate.buffers import BufferQuestion, compute_buffers, output_buffer_bytes
-from fitcheck.estimate.cache import CacheSettings, widest_value
+from fitcheck.estimate.cache import CacheSettings, cache_forms, widest_value
 from fitcheck.estimate.memory import LayerWeights, Load, caches_of, need_of
 from fitcheck.estimate.placement import Split, cpu_split, split_by
 from fitcheck.estimate.quantizations import Quantizations
@@ -110,11 +110,11 @@ class Predictor:
             type_v=row.kv_type,
             padded_v=widest_value(shape) if row.flash_attention == "off" else None,
         )
-        layout = self._table.layout(model.architecture)
+        forms = cache_forms(shape, self._table.layout(model.architecture))
         key = (model.id, row.quant)
         if key not in self._stored:
             self._stored[key] = store(model, row.quant, self._table)
-        return Load(LayerWeights(self._stored[key]), caches_of(shape, settings, self._table, layout))
+        return Load(LayerWeights(self._stored[key]), caches_of(shape, forms, settings, self._table))
 
     def weights_and_context(self, load: Load, row: Row) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Bytes per device: weights, and caches with recurrent states."""

@@ -86,22 +86,27 @@ class BufferQuestion(Struct, frozen=True, kw_only=True):
 
 
 class ComputeBuffers(Struct, frozen=True):
-    """Bytes per device: the host first, then each GPU. ``exact`` is False for a bound."""
+    """Bytes per device: the host first, then each GPU. ``exact`` is False for a bound; ``common``: a bound that all
+    splits of its kind have in common.
+    """
 
     bytes: tuple[int, ...]
     exact: bool
+    common: bool = False
 
 
 class BufferForm(Struct, frozen=True):
     """What the table says of one placement, at any context; of the placement itself, or a bound for all of its kind.
 
-    ``pieces``, ``step`` and ``longest`` (tokens) as in the table. ``cards``: GPUs of the bound, 0 where the answer is
-    the placement's own; then ``exact`` says whether it is the engine's to the byte. A bound adds to each device, with t
-    tokens in a batch and c in the context, t x (``per_token`` + c x ``per_cell`` + t x ``per_pair``) bytes; to GPUs
-    ``cached`` bytes per c; and the copies of weights take ``copies`` bytes beside the last series.
+    ``row`` and ``kind`` tell where in the table; ``step`` and ``longest`` (tokens) as there. ``cards``: GPUs of the
+    bound, 0 where the answer is the placement's own; then ``exact`` says whether it is the engine's to the byte. A
+    bound adds to each device, with t tokens in a batch and c in the context, t x (``per_token`` + c x ``per_cell`` +
+    t x ``per_pair``) bytes; to GPUs ``cached`` bytes per c; and the copies of weights take ``copies`` bytes beside the
+    last series.
     """
 
-    pieces: tuple[Piece, ...]
+    row: dict[str, Raw]
+    kind: str
     step: int
     longest: int
     exact: bool = False
@@ -112,14 +117,18 @@ class BufferForm(Struct, frozen=True):
     per_cell: int = 0
     per_pair: int = 0
     cached: int = 0
+    pieces: dict[str, tuple[Piece, ...]] = field(default_factory=dict)  # by type of caches, those asked for so far
 
-    def at(self, context_tokens: int) -> ComputeBuffers | None:
-        """The answer at a context, None where that was not planned."""
+    def at(self, context_tokens: int, kv_type_k: str, kv_type_v: str) -> ComputeBuffers | None:
+        """The answer at a context with caches of a type, None where that was not planned."""
+        pieces = self.pieces.get(kv_type_k)
+        if pieces is None:
+            pieces = self.pieces[kv_type_k] = self._decoded(kv_type_k)
         context = -(-context_tokens // CONTEXT_STEP) * CONTEXT_STEP
-        at = bisect_right(self.pieces, context, key=_first_context) - 1
-        if at < 0 or context > self.longest:
+        at = bisect_right(pieces, context, key=_first_context) - 1
+        if at < 0 or context > self.longest or kv_type_k != kv_type_v:
             return None
-        piece = self.pieces[at]
+        piece = pieces[at]
         steps = -(-(context - piece[0]) // self.step)
         series = tuple([piece[i] + steps * piece[i + 1] for i in range(1, len(piece), 2)])
         if not self.cards:
@@ -130,7 +139,11 @@ class BufferForm(Struct, frozen=True):
         if len(series) > 2:
             gpu = max(gpu, series[2] + self.copies)
         gpu += self.cached * context_tokens
-        return ComputeBuffers((host + extra, *[gpu + extra] * self.cards), False)
+        return ComputeBuffers((host + extra, *[gpu + extra] * self.cards), False, True)
+
+    def _decoded(self, kv_type: str) -> tuple[Piece, ...]:
+        raw = self.row.get(f"{self.kind} {kv_type}")
+        return decode(raw, type=tuple[Piece, ...]) if raw is not None else ()
 
 
 _first_context = itemgetter(0)
@@ -151,82 +164,64 @@ class BufferTable(Struct, frozen=True):
     models: dict[str, int]
     rows: tuple[dict[str, Raw], ...]
     engine: str = ""
-    decoded: dict[tuple[int, str], tuple[Piece, ...]] = field(default_factory=dict)
-    copied: dict[tuple[int, str], tuple[CopiedWeight, ...]] = field(default_factory=dict)
 
     def find(self, question: BufferQuestion) -> ComputeBuffers | None:
         """The planned answer, or None where the table has none for this very placement."""
-        form = None if _is_spread(question) else self.form(question)
-        return form.at(question.context_tokens) if form else None
+        return None if _is_spread(question) else self._answer(question)
 
     def bound(self, question: BufferQuestion) -> ComputeBuffers | None:
         """A bound for a placement over host and GPUs or over several GPUs, the same for all splits of its kind; None
         where the table has none.
         """
-        form = self.form(question) if _is_spread(question) else None
-        return form.at(question.context_tokens) if form else None
+        return self._answer(question) if _is_spread(question) else None
+
+    def _answer(self, question: BufferQuestion) -> ComputeBuffers | None:
+        form = self.form(question)
+        return form.at(question.context_tokens, question.kv_type_k, question.kv_type_v) if form else None
 
     def form(self, question: BufferQuestion) -> BufferForm | None:
-        """The answer to a question at any context: of a placement over several devices the ``bound``; None where the
-        table has none.
+        """The answer to a question at any context and with any caches: of a placement over several devices the
+        ``bound``; None where the table has none.
         """
-        row = self.models.get(question.model)
-        if row is None or not _is_common(question):
+        number = self.models.get(question.model)
+        if number is None or not _is_common(question):
             return None
+        row = self.rows[number]
         if _is_spread(question):
-            return self._bound(row, question)
+            return _bound_of(row, question)
         kind = "cpu" if not question.layer_devices else "metal" if question.backend is Backend.METAL else "gpu"
-        pieces = self._pieces(row, f"{kind} {question.kv_type_k}")
         exact = kind == "cpu" or question.backend in SAME_RULES
-        return BufferForm(pieces, *self.grid(row), exact) if pieces else None
+        return BufferForm(row, kind, *grid(row), exact)
 
-    def _bound(self, row: int, question: BufferQuestion) -> BufferForm | None:
-        cards = max(question.layer_devices)
-        split = _is_split(question)
-        layers = split and HOST in question.layer_devices
-        shared = cards > 1 and shares_caches(question.shape)
-        if (layers and question.cpu_expert_layers) or shared:
-            return None
-        kind = "half" if layers else "experts" if split else "gpu"
-        pieces = self._pieces(row, f"{kind} {question.kv_type_k}")
-        if not pieces:
-            return None
-        per_token, per_cell, per_pair = _between_cards(question) if cards > 1 else (0, 0, 0)
-        copies = 0
-        if split:
-            weights = self._copied(row, f"{kind} weights")
-            copies = _copies_at_once(copied_bytes(weights, question.weight_type), cards, question.shape)
-            per_token += HOLES * 4 * question.shape.hidden_size
-        for name in (BETWEEN_CARDS,) * (cards > 1) + (ON_HOST,) * split:
-            lacking = self._lacking(row, name)
+
+def grid(row: dict[str, Raw]) -> tuple[int, int]:
+    """Tokens from which to which next context a row of the table grows, and the longest context that it knows."""
+    raw = row.get("contexts")
+    return decode(raw, type=tuple[int, int]) if raw is not None else (CONTEXT_STEP, MAX_CONTEXT)
+
+
+def _bound_of(row: dict[str, Raw], question: BufferQuestion) -> BufferForm | None:
+    cards = max(question.layer_devices)
+    split = _is_split(question)
+    layers = split and HOST in question.layer_devices
+    shared = cards > 1 and shares_caches(question.shape)
+    kind = "half" if layers else "experts" if split else "gpu"
+    if (layers and question.cpu_expert_layers) or shared or f"{kind} {PLANNED_CACHES[0]}" not in row:
+        return None
+    per_token, per_cell, per_pair = _between_cards(question) if cards > 1 else (0, 0, 0)
+    copies = 0
+    if split:
+        weights = decode(row[f"{kind} weights"], type=tuple[CopiedWeight, ...])
+        copies = _copies_at_once(copied_bytes(weights, question.weight_type), cards, question.shape)
+        per_token += HOLES * 4 * question.shape.hidden_size
+    for name in (BETWEEN_CARDS,) * (cards > 1) + (ON_HOST,) * split:
+        if name in row:
+            lacking = decode(row[name], type=tuple[int, int])
             per_token, per_cell = per_token + lacking[0], per_cell + lacking[1]
-        cached = _cached_copies_bytes(question.shape) if layers else 0
-        extras = (per_token, per_cell, per_pair, cached)
-        return BufferForm(pieces, *self.grid(row), False, cards, question.ubatch_tokens, copies, *extras)
-
-    def _lacking(self, row: int, name: str) -> tuple[int, int]:
-        raw = self.rows[row].get(name)
-        return decode(raw, type=tuple[int, int]) if raw is not None else (0, 0)
-
-    def grid(self, row: int) -> tuple[int, int]:
-        """Tokens from which to which next context a row grows, and the longest context that it knows."""
-        raw = self.rows[row].get("contexts")
-        return decode(raw, type=tuple[int, int]) if raw is not None else (CONTEXT_STEP, MAX_CONTEXT)
-
-    def _pieces(self, row: int, name: str) -> tuple[Piece, ...]:
-        key = (row, name)
-        found = self.decoded.get(key)
-        if found is None:
-            raw = self.rows[row].get(name)
-            found = self.decoded[key] = decode(raw, type=tuple[Piece, ...]) if raw is not None else ()
-        return found
-
-    def _copied(self, row: int, name: str) -> tuple[CopiedWeight, ...]:
-        key = (row, name)
-        found = self.copied.get(key)
-        if found is None:
-            found = self.copied[key] = decode(self.rows[row][name], type=tuple[CopiedWeight, ...])
-        return found
+    cached = _cached_copies_bytes(question.shape) if layers else 0
+    return BufferForm(
+        row, kind, *grid(row), False, cards, question.ubatch_tokens, copies, per_token, per_cell, per_pair, cached
+    )
 
 
 def copied_bytes(weights: tuple[CopiedWeight, ...], weight_type: WeightType | None) -> tuple[int, ...]:
@@ -283,7 +278,6 @@ def _is_common(question: BufferQuestion) -> bool:
     """Whether a question is about the settings that were planned."""
     return (
         question.flash_attention
-        and question.kv_type_k == question.kv_type_v
         and (question.ubatch_tokens, question.sequences, question.outputs) == (512, 1, 1)
         and question.batch_tokens >= 512
         and not question.swa_full

@@ -6,6 +6,8 @@ Cells are counted per stream: one when the cache is unified, else one per sequen
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from msgspec import Struct
 
 from fitcheck.estimate.quantizations import Quantizations
@@ -59,12 +61,132 @@ class CacheSettings(Struct, frozen=True):
         """Cells of a full-attention cache, per stream."""
         return padded(padded(self.context_tokens, self.step) // self.streams, self.step)
 
-    def window_cells(self, window: int) -> int:
-        """Cells of a sliding-window cache, per stream."""
-        if self.swa_full:
-            return self.cells
-        sequences = self.sequences if self.unified else 1
-        return padded(min(self.cells, window * sequences + self.ubatch_tokens), self.step)
+    def cells_of(self, row: CacheRow, cells: int) -> int:
+        """Cells of a row, per stream, where a full-attention cache has ``cells``."""
+        if row.window is not None and not self.swa_full:
+            sequences = self.sequences if self.unified and not row.per_sequence else 1
+            cells = padded(min(cells, row.window * sequences + self.ubatch_tokens), self.step)
+        return cells if row.ratio == 1 else padded(max(1, -(-cells // row.ratio)), self.step)
+
+
+class CacheRow(NamedTuple):
+    """What one cell of a layer's cache holds of K or of V.
+
+    ``window``: so many tokens are kept (None: all); ``ratio``: tokens per cell; ``per_sequence``: the engine never
+    unifies these caches; ``as_wide``: takes ``CacheSettings.padded_v`` elements where that is set.
+    """
+
+    elements: int
+    is_value: bool = False
+    window: int | None = None
+    ratio: int = 1
+    per_sequence: bool = False
+    as_wide: bool = False
+
+
+class CacheForm(NamedTuple):
+    """What one kind of layer keeps, whatever the settings.
+
+    ``state_bytes``: recurrent state per sequence; ``counted_per_token``, ``counted_bytes``: of a ``CountedMixer``, at
+    f16 and whatever the context.
+    """
+
+    rows: tuple[CacheRow, ...] = ()
+    state_bytes: int = 0
+    counted_per_token: float = 0.0
+    counted_bytes: int = 0
+
+
+def cache_forms(shape: Shape, layout: Layout = PLAIN) -> tuple[CacheForm, ...]:
+    """What each of ``Shape.kinds`` keeps under ``layout``."""
+    return tuple([_cache_form(kind, shape.hidden_size, layout) for kind in shape.kinds])
+
+
+def _cache_form(layer: Layer, hidden: int, layout: Layout) -> CacheForm:
+    if not layout.cache:
+        return CacheForm()
+    mixer = layer.mixer
+    state = recurrent_bytes(mixer, hidden)
+    if layer.ngrams:
+        state += 4 * layer.ngrams.history * layer.ngrams.streams * hidden
+    counted = [part for part in _parts(mixer) if isinstance(part, CountedMixer)]
+    return CacheForm(
+        tuple([row for part in _parts(mixer) for row in _rows(part, layout)]),
+        state,
+        sum([part.kv_bytes_per_token for part in counted]),
+        sum([part.window_bytes for part in counted]),
+    )
+
+
+def _parts(mixer: Mixer) -> tuple[Mixer, ...]:
+    return mixer.parts if isinstance(mixer, ParallelMixers) else (mixer,)
+
+
+def _rows(mixer: Mixer, layout: Layout) -> list[CacheRow]:
+    if isinstance(mixer, Attention):
+        return _attention(mixer, layout)
+    if isinstance(mixer, LatentAttention):
+        return _latent(mixer, layout)
+    if isinstance(mixer, CompressedAttention):
+        return _compressed(mixer)
+    return [CacheRow(0, is_value=True, as_wide=True)] if isinstance(mixer, NoMixer) else []
+
+
+def _attention(a: Attention, layout: Layout) -> list[CacheRow]:
+    if a.kv_shared or a.kv_fixed:
+        return []
+    window = (a.window or None) if layout.windows else None
+    values = a.n_kv_heads * (a.v_head_dim or a.head_dim)
+    rows = [CacheRow(a.n_kv_heads * a.head_dim, window=window), CacheRow(values, True, window, as_wide=True)]
+    if a.extra_params and layout.indexer_cache:
+        index_k, index_v = layout.indexer_cache
+        rows += [CacheRow(index_k), CacheRow(index_v, is_value=True)]
+    return rows
+
+
+def _latent(a: LatentAttention, layout: Layout) -> list[CacheRow]:
+    window = a.window or None
+    if not a.absorbed:
+        keys = CacheRow(a.n_heads * (a.qk_nope_head_dim + a.qk_rope_head_dim), window=window)
+        return [keys, CacheRow(a.n_heads * a.v_head_dim, True, window)]
+    rows = [CacheRow(a.kv_lora_rank + a.qk_rope_head_dim, window=window)]
+    if a.indexer is not None:
+        rows.append(CacheRow(layout.indexer_keys * a.indexer.head_dim, window=window))
+    return rows
+
+
+def _compressed(a: CompressedAttention) -> list[CacheRow]:
+    """Keys only."""
+    rows = [CacheRow(a.head_dim, window=a.window, per_sequence=True)]
+    if a.compress_ratio:
+        rows.append(CacheRow(a.head_dim, ratio=a.compress_ratio, per_sequence=True))
+        if a.indexer is not None:
+            rows.append(CacheRow(a.indexer.head_dim, ratio=a.compress_ratio, per_sequence=True))
+    return rows
+
+
+def cache_bytes(form: CacheForm, settings: CacheSettings, table: Quantizations) -> tuple[int, int]:
+    """The KV cache of one layer in bytes, on the host and on a CUDA device, which pads the last row."""
+    full, streams = settings.cells, settings.streams
+    keys, values = table.kv_block(settings.type_k), table.kv_block(settings.type_v)
+    host = gpu = 0
+    for row in form.rows:
+        elements, is_value, window, ratio, per_sequence, as_wide = row
+        if as_wide and settings.padded_v:
+            elements = settings.padded_v
+        block = values if is_value else keys
+        cells = full if window is None and ratio == 1 else settings.cells_of(row, full)
+        size = block.row_bytes(elements) * cells * (settings.sequences if per_sequence else streams)
+        host += size
+        if block.elements > 1:
+            rest = elements % CUDA_ROW_STEP
+            size = padded(size + (block.row_bytes(CUDA_ROW_STEP - rest) if rest else 0), GPU_STEP)
+        gpu += size
+    if form.counted_per_token or form.counted_bytes:
+        per_element = keys.row_bytes(CUDA_ROW_STEP) / (2 * CUDA_ROW_STEP)
+        counted = round(form.counted_per_token * per_element * full * streams) + form.counted_bytes
+        host, gpu = host + counted, gpu + counted
+    return host, gpu
 
 
 def padded(cells: int, step: int = CELL_STEP) -> int:
@@ -72,90 +194,9 @@ def padded(cells: int, step: int = CELL_STEP) -> int:
     return -(-cells // step) * step
 
 
-class _Cache:
-    """Bytes of one layer's KV cache, on the host or on a CUDA device (which pads the last row)."""
-
-    def __init__(self, settings: CacheSettings, table: Quantizations, layout: Layout, on_cuda: bool) -> None:
-        self._settings = settings
-        self._table = table
-        self._layout = layout
-        self._on_cuda = on_cuda
-
-    def bytes(self, mixer: Mixer) -> int:
-        """KV bytes of a layer with this mixer, all sequences."""
-        if isinstance(mixer, Attention):
-            return self._attention(mixer)
-        if isinstance(mixer, LatentAttention):
-            return self._latent(mixer)
-        if isinstance(mixer, CompressedAttention):
-            return self._compressed(mixer)
-        if isinstance(mixer, NoMixer):
-            return self._values(self._settings.padded_v, self._settings.cells) if self._settings.padded_v else 0
-        if isinstance(mixer, CountedMixer):
-            settings = self._settings
-            per_element = self._table.kv_row_bytes(settings.type_k, CUDA_ROW_STEP) / (2 * CUDA_ROW_STEP)
-            tokens = settings.cells * settings.streams
-            return round(mixer.kv_bytes_per_token * per_element * tokens) + mixer.window_bytes
-        if isinstance(mixer, ParallelMixers):
-            return sum(self.bytes(part) for part in mixer.parts)
-        return 0
-
-    def _rows(self, kv_type: str, elements: int, cells: int, streams: int) -> int:
-        size = self._table.kv_row_bytes(kv_type, elements) * cells * streams
-        rest = elements % CUDA_ROW_STEP
-        if not self._on_cuda:
-            return size
-        if rest and self._table.is_quantised(kv_type):
-            size += self._table.kv_row_bytes(kv_type, CUDA_ROW_STEP - rest)
-        return padded(size, GPU_STEP)
-
-    def _attention(self, a: Attention) -> int:
-        if a.kv_shared or a.kv_fixed:
-            return 0
-        settings = self._settings
-        cells = settings.window_cells(a.window) if a.window and self._layout.windows else settings.cells
-        k = a.n_kv_heads * a.head_dim
-        v = settings.padded_v or a.n_kv_heads * (a.v_head_dim or a.head_dim)
-        size = self._keys(k, cells) + self._values(v, cells)
-        if a.extra_params and self._layout.indexer_cache:
-            index_k, index_v = self._layout.indexer_cache
-            size += self._keys(index_k, settings.cells)
-            size += self._values(index_v, settings.cells) if index_v else 0
-        return size
-
-    def _latent(self, a: LatentAttention) -> int:
-        cells = self._settings.window_cells(a.window) if a.window else self._settings.cells
-        if not a.absorbed:
-            keys = self._keys(a.n_heads * (a.qk_nope_head_dim + a.qk_rope_head_dim), cells)
-            return keys + self._values(a.n_heads * a.v_head_dim, cells)
-        size = self._keys(a.kv_lora_rank + a.qk_rope_head_dim, cells)
-        if a.indexer is not None:
-            size += self._keys(self._layout.indexer_keys * a.indexer.head_dim, cells)
-        return size
-
-    def _keys(self, elements: int, cells: int) -> int:
-        return self._rows(self._settings.type_k, elements, cells, self._settings.streams)
-
-    def _values(self, elements: int, cells: int) -> int:
-        return self._rows(self._settings.type_v, elements, cells, self._settings.streams)
-
-    def _compressed(self, a: CompressedAttention) -> int:
-        """Keys only, and always one stream per sequence: the engine does not unify them."""
-        settings = self._settings
-        streams, kv_type = settings.sequences, settings.type_k
-        window = settings.cells if settings.swa_full else min(settings.cells, a.window + settings.ubatch_tokens)
-        size = self._rows(kv_type, a.head_dim, padded(window), streams)
-        if a.compress_ratio:
-            cells = padded(max(1, -(-settings.cells // a.compress_ratio)))
-            size += self._rows(kv_type, a.head_dim, cells, streams)
-            if a.indexer is not None:
-                size += self._rows(kv_type, a.indexer.head_dim, cells, streams)
-        return size
-
-
-def recurrent_bytes(mixer: Mixer, sequences: int, hidden: int) -> int:
-    """Bytes of one layer's recurrent state (32-bit floats), all sequences."""
-    return 4 * max(1, sequences) * _state_elements(mixer, hidden)
+def recurrent_bytes(mixer: Mixer, hidden: int) -> int:
+    """Bytes of one layer's recurrent state (32-bit floats), per sequence."""
+    return 4 * _state_elements(mixer, hidden)
 
 
 def _state_elements(m: Mixer, hidden: int) -> int:
@@ -203,18 +244,3 @@ def widest_value(shape: Shape) -> int | None:
     hybrid = any(_state_elements(kind.mixer, shape.hidden_size) for kind in shape.kinds)
     gaps = not hybrid and any(isinstance(kind.mixer, NoMixer) for kind in shape.kinds)
     return max(widths) if len(widths) > 1 or (gaps and widths) else None
-
-
-def layer_cache_bytes(
-    layer: Layer, settings: CacheSettings, hidden: int, table: Quantizations, layout: Layout = PLAIN
-) -> tuple[int, int, int]:
-    """(KV cache on the host, KV cache on a CUDA device, recurrent state) of one layer in bytes."""
-    if not layout.cache:
-        return 0, 0, 0
-    host = _Cache(settings, table, layout, on_cuda=False).bytes(layer.mixer)
-    quantised = table.is_quantised(settings.type_k) or table.is_quantised(settings.type_v)
-    gpu = _Cache(settings, table, layout, on_cuda=True).bytes(layer.mixer) if quantised else host
-    state = recurrent_bytes(layer.mixer, settings.sequences, hidden)
-    if layer.ngrams:
-        state += 4 * settings.sequences * layer.ngrams.history * layer.ngrams.streams * hidden
-    return host, gpu, state

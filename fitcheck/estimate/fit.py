@@ -26,7 +26,7 @@ from fitcheck.estimate.placement import planned as with_plan
 from fitcheck.estimate.reach import least_bytes_per_weight
 from fitcheck.estimate.runtimes import Runtimes
 from fitcheck.estimate.served import detours
-from fitcheck.estimate.site import Site
+from fitcheck.estimate.site import Site, Sites
 from fitcheck.estimate.speed import decode, depths, predict
 from fitcheck.estimate.speed_terms import Running, run_on
 from fitcheck.estimate.subject import UNKNOWN_CONTEXT, Setup, Subject, longest_context
@@ -74,9 +74,8 @@ class Estimator:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
         self._least: dict[str, float] = {}
-        # by the number of the object, which is kept, so that no other gets its number
-        self._subjects: dict[int, Subject] = {}
-        self._sites: dict[tuple[int, str], Site] = {}
+        self._subjects: dict[int, Subject] = {}  # by the number of the model, which is kept, so that no other gets it
+        self._sites = Sites(tables)
         self._fits: dict[tuple[Subject, Site, str, Request, bool], Fit] = {}
 
     def quants(self, model: Model, request: Request) -> tuple[str, ...]:
@@ -106,7 +105,7 @@ class Estimator:
         says, unless it is to be ``planned``.
         """
         subject = self._subject(model)
-        site = self._site(machine, engines.choose(model, machine, request.runtime))
+        site = self._sites.site(machine, engines.choose(model, machine, request.runtime))
         setup = subject.setup(request, site)
         found = _placed(subject, quant, site, setup, planned)
         return Quick(
@@ -130,7 +129,7 @@ class Estimator:
         Raises FitcheckError for unknown names of quantisations or runtimes and for a model without a shape.
         """
         subject = self._subject(model)
-        site = self._site(machine, engines.choose(model, machine, request.runtime))
+        site = self._sites.site(machine, engines.choose(model, machine, request.runtime))
         quant = request.quant or self._best_quant(subject, site, request)
         key = (subject, site, quant, request, most_context)
         found = self._fits.get(key)
@@ -140,25 +139,18 @@ class Estimator:
 
     def place(self, model: Model, quant: str, machine: Machine, request: Request, runtime: str) -> Candidate:
         """The placement of one quantisation, and what it needs at most."""
-        subject, site = self._subject(model), self._site(machine, runtime)
+        subject, site = self._subject(model), self._sites.site(machine, runtime)
         return _placed(subject, quant, site, subject.setup(request, site))
 
     def ground(self, model: Model, quant: str, machine: Machine, request: Request, runtime: str) -> Ground:
         """What a placement of one quantisation is chosen by."""
-        subject, site = self._subject(model), self._site(machine, runtime)
+        subject, site = self._subject(model), self._sites.site(machine, runtime)
         return _ground(subject, quant, site, subject.setup(request, site))
 
     def _subject(self, model: Model) -> Subject:
         found = self._subjects.get(id(model))
         if found is None:
             found = self._subjects[id(model)] = Subject(model, self._tables)
-        return found
-
-    def _site(self, machine: Machine, runtime: str) -> Site:
-        key = (id(machine), runtime)
-        found = self._sites.get(key)
-        if found is None:
-            found = self._sites[key] = Site(machine, runtime, self._tables)
         return found
 
     def _best_quant(self, subject: Subject, site: Site, request: Request) -> str:
@@ -272,7 +264,7 @@ def _decode(subject: Subject, quant: str, site: Site, request: Request, found: C
     if found.verdict is Verdict.NO:
         return None
     depth, _ = depths(subject.model, request)
-    key = (site, quant, found.split, depth, request.kv_type_k, request.kv_type_v)
+    key = (site.hardware, quant, found.split, depth, request.kv_type_k, request.kv_type_v)
     known = subject.decoding.get(key)
     if known is None:
         run = _running(subject, quant, site, request, found)

@@ -12,10 +12,9 @@ from operator import add, mul
 
 from msgspec import Struct
 
-from fitcheck.estimate.cache import CacheSettings, layer_cache_bytes
+from fitcheck.estimate.cache import CacheForm, CacheSettings, cache_bytes
 from fitcheck.estimate.quantizations import Quantizations
 from fitcheck.estimate.stored import Bytes, Stored
-from fitcheck.estimate.tensors import PLAIN, Layout
 from fitcheck.types import Shape
 
 
@@ -37,21 +36,24 @@ class Series:
             return 0
         if last - first == len(self.letters):
             return self.total
-        count = self.letters.count
-        return sum([value * count(chr(letter), first, last) for letter, value in enumerate(self.values, 97) if value])
+        return sum(map(mul, self.values, layers_of_kinds(self.letters, first, last)))
 
-    def running(self) -> list[int]:
-        """The sums over the first n layers, by n."""
-        if not self.total:
-            return [0] * (len(self.letters) + 1)
-        of_letter = {chr(letter): value for letter, value in enumerate(self.values, 97)}
-        return list(accumulate(map(of_letter.__getitem__, self.letters), initial=0))
+
+def running_sums(values: list[int], letters: str) -> list[int]:
+    """The sums over the first n layers, by n, of what a layer of each kind has."""
+    return list(accumulate(map(values.__getitem__, _kind_numbers(letters)), initial=0))
 
 
 @lru_cache(maxsize=1024)
-def layers_of_kinds(letters: str) -> tuple[int, ...]:
-    """How many layers each kind has, up to the last kind that has any."""
-    return tuple([letters.count(chr(letter)) for letter in range(97, ord(max(letters, default="`")) + 1)])
+def _kind_numbers(letters: str) -> tuple[int, ...]:
+    return tuple([ord(letter) - 97 for letter in letters])
+
+
+@lru_cache(maxsize=4096)
+def layers_of_kinds(letters: str, first: int = 0, last: int | None = None) -> tuple[int, ...]:
+    """How many of layers [first, last) each kind has, up to the last kind that has any."""
+    here = letters[first:last]
+    return tuple([here.count(chr(letter)) for letter in range(97, ord(max(here, default="`")) + 1)])
 
 
 class LayerWeights:
@@ -78,6 +80,11 @@ class LayerWeights:
             self.host_experts = Series(host_experts, letters)
             self.gpu_experts = Series(gpu_experts, letters)
         self.output = stored.head.plus(stored.beside_output)
+
+    @cached_property
+    def running_experts(self) -> list[int]:
+        """Bytes of the routed experts of the first n layers on GPUs, by n."""
+        return running_sums(self.gpu_experts.values, self.stored.layers)
 
 
 class LayerCaches(Struct, frozen=True):
@@ -131,22 +138,21 @@ class Load:
     @cached_property
     def running_on_gpus(self) -> tuple[list[int], list[int]]:
         """Bytes of the first n layers on GPUs, by n: all, and of these the routed experts."""
-        stored, kv, state = self.weights.stored, self.caches.gpu.values, self.caches.state.values
-        cached = [kv[kind.kind] + state[kind.kind] for kind in stored.kinds]
-        whole = Series(list(map(add, self.weights.gpu.values, cached)), stored.layers)
-        return whole.running(), self.weights.gpu_experts.running()
+        weights, kv, state = self.weights, self.caches.gpu.values, self.caches.state.values
+        kinds = zip(weights.stored.kinds, weights.gpu.values, strict=True)
+        whole = [size + kv[kind.kind] + state[kind.kind] for kind, size in kinds]
+        return running_sums(whole, weights.stored.layers), weights.running_experts
 
 
-def caches_of(shape: Shape, settings: CacheSettings, table: Quantizations, layout: Layout = PLAIN) -> LayerCaches:
-    """What a context costs. A stack that is run several times has a cache per run."""
-    on_host, on_gpu, states = [], [], []
-    for kind in shape.kinds:
-        host, gpu, state = layer_cache_bytes(kind, settings, shape.hidden_size, table, layout)
-        on_host.append(shape.num_loops * host)
-        on_gpu.append(shape.num_loops * gpu)
-        states.append(shape.num_loops * state)
-    letters = shape.layers
-    return LayerCaches(Series(on_host, letters), Series(on_gpu, letters), Series(states, letters))
+def caches_of(shape: Shape, forms: tuple[CacheForm, ...], settings: CacheSettings, table: Quantizations) -> LayerCaches:
+    """What a context costs. ``forms``: of ``Shape.kinds``. A stack that is run several times has a cache per run."""
+    loops, letters = shape.num_loops, shape.layers
+    sizes = [cache_bytes(form, settings, table) for form in forms]
+    host = Series([loops * on_host for on_host, _ in sizes], letters)
+    quantised = any(on_host != on_gpu for on_host, on_gpu in sizes)
+    gpu = Series([loops * on_gpu for _, on_gpu in sizes], letters) if quantised else host
+    states = [loops * settings.sequences * form.state_bytes for form in forms]
+    return LayerCaches(host, gpu, Series(states, letters))
 
 
 def need_of(load: Load, ends: tuple[int, ...], output: int, cpu_expert_layers: int = 0) -> Need:

@@ -19,7 +19,7 @@ from msgspec.structs import astuple, replace
 from fitcheck.estimate.buffers import ComputeBuffers
 from fitcheck.estimate.images import NO_ENCODER, Placed
 from fitcheck.estimate.memory import Load, gpus_hold, need_of
-from fitcheck.types import Accelerator, Backend, Machine, PlacementKind, Verdict
+from fitcheck.types import Accelerator, Backend, PlacementKind, Verdict
 
 
 class Gpu(NamedTuple):
@@ -164,13 +164,13 @@ class Ground(Struct, frozen=True):
 
 
 def gpus_of(
-    machine: Machine, backends: tuple[Backend, ...], overhead_of: Callable[[Backend, Accelerator], int]
+    cards: tuple[Accelerator, ...], backends: tuple[Backend, ...], overhead_of: Callable[[Backend, Accelerator], int]
 ) -> tuple[Gpu, ...]:
     """The accelerators that count: usable, with a backend of the runtime; the largest first. A GPU with unified memory
     counts where there is no other.
     """
     found = []
-    for card in machine.accelerators:
+    for card in cards:
         backend = next((b for b in card.backends if b in backends), None)
         if card.usable and backend is not None:
             overhead = overhead_of(backend, card)
@@ -332,9 +332,9 @@ def _whole(ground: Ground) -> Candidate:
     return found
 
 
-def _settled(ground: Ground, split: Split) -> Candidate:
+def _settled(ground: Ground, split: Split, compute: ComputeBuffers | None = None) -> Candidate:
     """The split by the fast arithmetic; where a bound does not fit and less might, as the engine plans it."""
-    found = candidate(ground, split)
+    found = candidate(ground, split, compute)
     if found.exact or found.verdict is not Verdict.NO:
         return found
     hopeless = candidate(ground, split, no_buffers(split)).verdict is Verdict.NO
@@ -373,7 +373,8 @@ def _least_left(
     ``freed``: bytes that the GPUs together are rid of with the first n layers left on the host, by n.
     """
     load = ground.load
-    room = _room(ground, split_with(most))
+    compute = ground.compute(split_with(most))
+    room = _room(ground, compute)
     # no fewer than if the cards were one memory, which of a single card is the answer
     surplus = load.running_on_gpus[0][-1] + load.output.gpu - sum([max(each, 0) for each in room])
     least = max(1, bisect_left(freed, surplus))
@@ -385,17 +386,17 @@ def _least_left(
     left = _first(hold, least, most)
     if left is None:
         return None
-    found = _settled(ground, split_with(left))
-    while left < most and any(use.left < ground.margin for use in found.uses[1:]):
+    found = _settled(ground, split_with(left), compute if compute.common else None)
+    while not compute.common and left < most and min([use.left for use in found.uses[1:]]) < ground.margin:
         left += 1
         found = _settled(ground, split_with(left))
     return found
 
 
-def _room(ground: Ground, split: Split) -> tuple[int, ...]:
+def _room(ground: Ground, compute: ComputeBuffers) -> tuple[int, ...]:
     """What each GPU has for weights and caches when it also keeps the margin free, and the first one the encoders."""
-    compute = ground.compute(split).bytes + (0,) * len(ground.gpus)
-    room = [gpu.room_bytes - ground.margin - compute[index] for index, gpu in enumerate(ground.gpus, start=1)]
+    buffers = compute.bytes + (0,) * len(ground.gpus)
+    room = [gpu.room_bytes - ground.margin - buffers[index] for index, gpu in enumerate(ground.gpus, start=1)]
     encoders = ground.encoders.beside(True)
     room[0] -= encoders.weights + encoders.gpu
     return tuple(room)

@@ -16,6 +16,10 @@ class Block(Struct, frozen=True):
     elements: int
     bytes: int
 
+    def row_bytes(self, elements: int) -> int:
+        """Bytes of a row of ``elements``."""
+        return -(-elements // self.elements) * self.bytes
+
 
 class Mix(Struct, frozen=True):
     """A file type: the type of ordinary matrices, and rules (condition, type) per tensor category, first match wins.
@@ -121,14 +125,9 @@ class Quantizations(Struct, frozen=True):
         fallback = self.fallbacks.get(type_name, type_name)
         return fallback if columns % self.blocks[fallback].elements == 0 else "F16"
 
-    def kv_row_bytes(self, kv_type: str, elements: int) -> int:
-        """Bytes of one cache row of ``elements`` elements in a cache type (``f16``, ``q8_0``, …)."""
-        block = self.blocks[self.kv_types[kv_type]]
-        return -(-elements // block.elements) * block.bytes
-
-    def is_quantised(self, kv_type: str) -> bool:
-        """Whether a cache type stores blocks rather than single numbers."""
-        return self.blocks[self.kv_types[kv_type]].elements > 1
+    def kv_block(self, kv_type: str) -> Block:
+        """What a cache type (``f16``, ``q8_0``, …) stores."""
+        return self.blocks[self.kv_types[kv_type]]
 
     def layout(self, architecture: str | None) -> Layout:
         """How files and caches of an architecture differ from the usual."""

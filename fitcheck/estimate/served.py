@@ -18,10 +18,10 @@ _NAMES = {
 }
 
 
-def as_seen(machine: Machine, row: Runtime) -> Machine:
-    """The machine with every card's backends narrowed to those that the runtime serves; itself where it serves all."""
-    cards = tuple([_narrowed(card, machine.os, row) for card in machine.accelerators])
-    return machine if cards == machine.accelerators else replace(machine, accelerators=cards)
+def as_served(found: tuple[Accelerator, ...], system: str, row: Runtime) -> tuple[Accelerator, ...]:
+    """The cards, each with its backends narrowed to those that the runtime serves; themselves where it serves all."""
+    cards = tuple([_narrowed(card, system, row) for card in found])
+    return found if cards == found else cards
 
 
 def _narrowed(card: Accelerator, system: str, row: Runtime) -> Accelerator:

@@ -18,8 +18,8 @@ from __future__ import annotations
 from math import exp, log
 
 from fitcheck.estimate.speed_calibrated import calibrated_seconds, is_calibrated, left_open
-from fitcheck.estimate.speed_model import SpeedModel, Spread, Term, term_seconds
-from fitcheck.estimate.speed_terms import Running, decode_terms, device_work, prefill_terms
+from fitcheck.estimate.speed_model import Seconds, SpeedModel, Spread, Term, seconds_of, term_seconds
+from fitcheck.estimate.speed_terms import Running, decode_terms, device_work, prefill_terms, token_seconds
 from fitcheck.types import Interval, Machine, Model, Origin, Request, Speed, Weights
 
 CALIBRATED = Spread(-0.1, 0.1, 1)  # a speed measured on this machine, applied to another model
@@ -32,15 +32,16 @@ def predict(run: Running, machine: Machine) -> Speed:
     """The speeds of a placed model on ``machine``."""
     request, speed_model = run.request, run.speed_model
     depth, full_depth = depths(run.costs.model, request)
-    terms = decode_terms(run, depth)
-    step_s = calibrated_seconds(terms, run, machine, "decode")
-    full_s = calibrated_seconds(decode_terms(run, full_depth), run, machine, "decode")
-    spread = spread_of("decode", run, machine, terms)
+    step = token_seconds(run, depth)
+    step_s = calibrated_seconds(step, run, machine, "decode")
+    full_s = calibrated_seconds(token_seconds(run, full_depth), run, machine, "decode")
+    spread = spread_of("decode", run, machine, step)
     prompt = request.prompt_tokens
     prefill_s = first = None
     prefill_spread = spread_of("prefill", run, machine)
     if prompt:
-        prefill_s = calibrated_seconds(prefill_terms(run, prompt), run, machine, "prefill")
+        terms = seconds_of(prefill_terms(run, prompt), speed_model.parameters)
+        prefill_s = calibrated_seconds(terms, run, machine, "prefill")
         first = _sum(_times(prefill_s, prefill_spread), _times(step_s, spread))
     read = [device_work(run, number, depth) for number in range(len(run.uses))]
     return Speed(
@@ -49,7 +50,7 @@ def predict(run: Running, machine: Machine) -> Speed:
         prefill_per_s=_rate(prompt, prefill_s, prefill_spread) if prefill_s else None,
         first_token_s=first,
         throughput_per_s=_throughput(run, machine, depth, spread) if request.parallel > 1 else None,
-        bound_by=_bound_by(terms, speed_model),
+        bound_by=_bound_by(decode_terms(run, depth), speed_model),
         bytes_per_token=int(sum(work.weight_bytes + work.cache_bytes + work.state_bytes for work in read)),
         bandwidth_per_s=run.devices[0].bandwidth_per_s,
         origin=_origin(run, machine),
@@ -61,8 +62,8 @@ def predict(run: Running, machine: Machine) -> Speed:
 
 def decode(run: Running, machine: Machine) -> Interval:
     """Decode speed alone, tokens/s at the start: the arithmetic of ``predict`` without the rest."""
-    terms = decode_terms(run, depths(run.costs.model, run.request)[0])
-    return _rate(1, calibrated_seconds(terms, run, machine, "decode"), spread_of("decode", run, machine, terms))
+    step = token_seconds(run, depths(run.costs.model, run.request)[0])
+    return _rate(1, calibrated_seconds(step, run, machine, "decode"), spread_of("decode", run, machine, step))
 
 
 def depths(model: Model, request: Request) -> tuple[float, float]:
@@ -71,9 +72,9 @@ def depths(model: Model, request: Request) -> tuple[float, float]:
     return min(full, request.prompt_tokens + request.answer_tokens / 2), full
 
 
-def spread_of(test: str, run: Running, machine: Machine, terms: list[Term] | None = None) -> Spread:
+def spread_of(test: str, run: Running, machine: Machine, step: Seconds | None = None) -> Spread:
     """The interval of the least certain device: by backend, wider for hardware that nobody measured and for assumed
-    inputs; narrow where this machine was calibrated with models like this one (``terms`` of decoding tell)."""
+    inputs; narrow where this machine was calibrated with models like this one (``step``, the time of a token, tells)."""
     model = run.speed_model
     found = []
     for device in run.devices:
@@ -84,7 +85,7 @@ def spread_of(test: str, run: Running, machine: Machine, terms: list[Term] | Non
     widest = max(found, key=_width)
     if not is_calibrated(run, machine, test):
         return widest
-    return min(widest, CALIBRATED.widened(left_open(terms or [], run, machine)), key=_width)
+    return min(widest, CALIBRATED.widened(left_open(step, run, machine)), key=_width)
 
 
 def _width(spread: Spread) -> float:
@@ -122,8 +123,8 @@ def _throughput(run: Running, machine: Machine, depth: float, spread: Spread) ->
     wants), each sequence's cache, and is never faster than the arithmetic of as many prompt tokens."""
     sequences = run.request.parallel
     arithmetic = [term for term in prefill_terms(run, sequences) if term.what in ("compute", "memory")]
-    bounds = decode_terms(run, depth * sequences), arithmetic
-    step_s = max(calibrated_seconds(terms, run, machine, "decode") for terms in bounds)
+    bounds = token_seconds(run, depth * sequences), seconds_of(arithmetic, run.speed_model.parameters)
+    step_s = max(calibrated_seconds(bound, run, machine, "decode") for bound in bounds)
     return _rate(sequences, step_s, spread)
 
 

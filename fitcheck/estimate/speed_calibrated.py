@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from math import sqrt
 
-from fitcheck.estimate.speed_model import Term, term_seconds
-from fitcheck.estimate.speed_terms import Running, seconds_of
+from fitcheck.estimate.speed_model import Seconds
+from fitcheck.estimate.speed_terms import Running
 from fitcheck.types import Machine
 
 NORMAL_80 = 1.2816  # standard deviations to either end of an 80 % interval
@@ -21,28 +21,26 @@ def is_calibrated(run: Running, machine: Machine, test: str) -> bool:
     return bool(factors) and all(device.backend in factors for device in run.devices)
 
 
-def calibrated_seconds(terms: list[Term], run: Running, machine: Machine, test: str) -> float:
-    """The time of all terms in seconds: of a split over several backends, by the slowest one's measurements."""
+def calibrated_seconds(time: Seconds, run: Running, machine: Machine, test: str) -> float:
+    """A time in seconds: of a split over several backends, by the slowest one's measurements."""
     if not is_calibrated(run, machine, test):
-        return seconds_of(terms, run.speed_model)
+        return time.work + time.overhead
     calibration = machine.calibration
     assert calibration is not None
     backends, factors = {device.backend for device in run.devices}, _speed_factors(machine, test)
     slowdown = 1.0 / min(factors[backend] for backend in backends)
     operations = calibration.operation_factors if test == "decode" else {}
     dearness = max(operations.get(backend, slowdown) for backend in backends)
-    parameters = run.speed_model.parameters
-    return sum(term_seconds(term, parameters) * (dearness if term.what == "overhead" else slowdown) for term in terms)
+    return time.work * slowdown + time.overhead * dearness
 
 
-def left_open(terms: list[Term], run: Running, machine: Machine) -> float:
+def left_open(step: Seconds | None, run: Running, machine: Machine) -> float:
     """By how much ln(time) of decoding is uncertain after the trials, at either end of an 80 % interval: little for
     models like those that were run, much for a small one where only a large one was."""
     calibration = machine.calibration
-    if calibration is None or not terms:
+    if calibration is None or step is None:
         return 0.0
-    operations = sum(term_seconds(term, run.speed_model.parameters) for term in terms if term.what == "overhead")
-    share = operations / seconds_of(terms, run.speed_model)
+    share = step.overhead / (step.work + step.overhead)
     variance = max(
         (1 - share) ** 2 * of_speed + share**2 * of_operation - 2 * share * (1 - share) * together
         for of_speed, of_operation, together in (

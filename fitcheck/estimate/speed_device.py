@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from fitcheck.estimate.speed_model import SpeedModel
+from fitcheck.estimate.speed_model import Powers, SpeedModel, factor_of
 from fitcheck.types import Accelerator, Machine, Origin
 
 UNKNOWN_BANDWIDTH_PER_S = 40e9  # dual-channel DDR4-2666: the common PC whose memory says nothing
@@ -38,6 +39,29 @@ _LEVELS = {
 }
 
 
+class TokenKeys(NamedTuple):
+    """The parameters that multiply each part of a token's time on a device: reading weights and states, reading caches,
+    operations; of a processor its arithmetic and what its cores take in.
+    """
+
+    read: tuple[str, ...]
+    cache: tuple[str, ...]
+    operation: tuple[str, ...]
+    crowd: Powers = ()  # of operations
+    compute: tuple[str, ...] = ()
+    core_read: tuple[str, ...] = ()
+
+
+class TokenFactors(NamedTuple):
+    """What ``TokenKeys`` come to."""
+
+    read: float
+    cache: float
+    operation: float
+    compute: float
+    core_read: float
+
+
 class Device(Struct, frozen=True):
     """``names``: level of parameters -> this device's name in it. ``peak_per_s``: dense FP16 FLOP/s, of a CPU its
     cores x 10^9. ``link_per_s``: bytes/s to its neighbours. ``assumed``: inputs that nobody reported. ``seen``,
@@ -52,6 +76,7 @@ class Device(Struct, frozen=True):
     seen: bool = False
     engine_seen: bool = True
     known: dict[str, tuple[str, ...]] = field(default_factory=dict)  # what ``keys`` has answered
+    factors: dict[tuple[str, ...], TokenFactors] = field(default_factory=dict)  # what ``token_factors`` has
 
     @property
     def is_cpu(self) -> bool:
@@ -68,7 +93,7 @@ class Device(Struct, frozen=True):
         """The same processor by its vector instructions alone: not every kernel uses matrix tiles (AMX)."""
         if self.names.get("instructions") != "amx":
             return self
-        return replace(self, names={**self.names, "instructions": "avx512"}, known={})
+        return replace(self, names={**self.names, "instructions": "avx512"}, known={}, factors={})
 
     @property
     def bandwidth_measured(self) -> bool:
@@ -84,11 +109,38 @@ class Device(Struct, frozen=True):
             self.known[term] = found
         return found
 
+    def token_keys(self, of_quant: tuple[str, ...]) -> TokenKeys:
+        """The parameters of a token's time here. ``of_quant``: those of the arithmetic of a quantisation."""
+        whole = self.keys("decode/device")
+        read, operation = self.keys("decode/read") + whole, self.keys("decode/operation_us")
+        cache = self.keys("decode/cache") + read
+        if not self.is_cpu:
+            return TokenKeys(read, cache, operation + whole)
+        core = self.keys("decode/core") + whole
+        crowd = (("decode/operation_us/cores", self.cores / DESKTOP_CORES),)
+        compute = self.keys("decode/compute_ns") + of_quant + core
+        return TokenKeys(read, cache, operation + core, crowd, compute, self.keys("decode/core_read_ns") + core)
+
+    def token_factors(self, of_quant: tuple[str, ...], parameters: dict[str, float]) -> TokenFactors:
+        """What ``token_keys`` come to."""
+        found = self.factors.get(of_quant)
+        if found is None:
+            read, cache, operation, crowd, compute, core_read = self.token_keys(of_quant)
+            found = self.factors[of_quant] = TokenFactors(
+                factor_of(parameters, read),
+                factor_of(parameters, cache),
+                factor_of(parameters, operation, crowd),
+                factor_of(parameters, compute),
+                factor_of(parameters, core_read),
+            )
+        return found
+
 
 class Hardware:
     """A machine as the speed model sees it; what a device can do is worked out once.
 
-    ``runtime`` is a row of runtimes.json; "llama.cpp@2024" means the builds of that year (in measurements).
+    ``runtime`` is a row of runtimes.json; "llama.cpp@2024" means the builds of that year (in measurements). How
+    much memory there is does not matter.
     """
 
     def __init__(self, machine: Machine, runtime: str, speed_model: SpeedModel) -> None:

@@ -12,8 +12,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import repeat
 from math import prod
+from typing import NamedTuple
 
 from msgspec import Struct
+
+Powers = tuple[tuple[str, float], ...]  # exponents' keys, and what is raised to them
+
+
+class Seconds(NamedTuple):
+    """A time: of reading, arithmetic and links, and of what operations cost however small they are."""
+
+    work: float
+    overhead: float
 
 
 class Term(Struct, frozen=True):
@@ -22,7 +32,7 @@ class Term(Struct, frozen=True):
     what: str  # memory, compute, overhead, link
     base_s: float
     keys: tuple[str, ...]
-    powers: tuple[tuple[str, float], ...] = ()
+    powers: Powers = ()
 
 
 class Spread(Struct, frozen=True):
@@ -82,14 +92,31 @@ class SpeedModel(Struct, frozen=True):
         return self.families.get(key) or self.families["/".join(key.split("/", 3)[:3])]
 
 
+def factor_of(parameters: dict[str, float], keys: tuple[str, ...], powers: Powers = (), start: float = 1.0) -> float:
+    """``start`` times the factors of ``keys`` and each x to the power of its exponent."""
+    found = prod(map(parameters.get, keys, repeat(1.0)), start=start)
+    for key, x in powers:
+        found *= x ** parameters.get(key, 0.0)
+    return found
+
+
 def term_seconds(term: Term, parameters: dict[str, float]) -> float:
     """The time of one term, in seconds."""
-    seconds = prod(map(parameters.get, term.keys, repeat(1.0)), start=term.base_s)
-    for key, x in term.powers:
-        seconds *= x ** parameters.get(key, 0.0)
-    return seconds
+    return factor_of(parameters, term.keys, term.powers, term.base_s)
 
 
 def total_seconds(terms: Iterable[Term], parameters: dict[str, float]) -> float:
     """The time of all terms, one after the other."""
     return sum([term_seconds(term, parameters) for term in terms])
+
+
+def seconds_of(terms: Iterable[Term], parameters: dict[str, float]) -> Seconds:
+    """The same, what operations cost apart."""
+    work = overhead = 0.0
+    for term in terms:
+        seconds = term_seconds(term, parameters)
+        if term.what == "overhead":
+            overhead += seconds
+        else:
+            work += seconds
+    return Seconds(work, overhead)

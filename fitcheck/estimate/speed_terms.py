@@ -11,8 +11,8 @@ from math import ceil
 
 from msgspec import Struct
 
-from fitcheck.estimate.speed_device import DESKTOP_CORES, Device, Hardware
-from fitcheck.estimate.speed_model import SpeedModel, Term, total_seconds
+from fitcheck.estimate.speed_device import Device, Hardware
+from fitcheck.estimate.speed_model import Seconds, SpeedModel, Term, factor_of
 from fitcheck.estimate.speed_work import Costs, Part, Work, prefill_work
 from fitcheck.types import FlashAttention, Machine, Model, Placement, Request, Weights
 
@@ -102,27 +102,48 @@ def decode_terms(run: Running, depth: float) -> list[Term]:
 
 
 def _decode_on(run: Running, device: Device, work: Work, share: int) -> list[Term]:
-    whole = device.keys("decode/device") + (() if device.is_cpu else _model_keys(run, "decode"))
-    read = device.keys("decode/read") + whole
+    own = () if device.is_cpu else _model_keys(run, "decode")
+    keys = device.token_keys(_quant_keys(run, "decode") if device.is_cpu else ())
     per_byte = 1.0 / (device.bandwidth_per_s * share)
     terms = [
-        Term("memory", work.weight_bytes * per_byte, read),
-        Term("memory", work.cache_bytes * per_byte, device.keys("decode/cache") + read),
+        Term("memory", work.weight_bytes * per_byte, keys.read + own),
+        Term("memory", work.cache_bytes * per_byte, keys.cache + own),
     ]
     if work.state_bytes:
-        terms.append(Term("memory", work.state_bytes * per_byte, read))
-    operation = device.keys("decode/operation_us")
-    if not device.is_cpu:
-        return [*terms, Term("overhead", work.operations * 1e-6, operation + whole)]
-    core = device.keys("decode/core") + whole
-    crowd = (("decode/operation_us/cores", device.cores / DESKTOP_CORES),)
-    compute = device.keys("decode/compute_ns") + _quant_keys(run, "decode") + core
-    parameters = work.weight_bytes * run.costs.model.params / max(1, run.costs.weights.total)
-    terms.append(Term("overhead", work.operations * 1e-6, operation + core, crowd))
-    terms.append(Term("compute", parameters / device.peak_per_s, compute))
-    if not device.bandwidth_measured:  # else what each core takes in is part of the measurement
-        terms.append(Term("memory", work.weight_bytes / device.peak_per_s, device.keys("decode/core_read_ns") + core))
+        terms.append(Term("memory", work.state_bytes * per_byte, keys.read + own))
+    terms.append(Term("overhead", work.operations * 1e-6, keys.operation + own, keys.crowd))
+    if device.is_cpu:
+        parameters = work.weight_bytes * run.costs.params_per_byte
+        terms.append(Term("compute", parameters / device.peak_per_s, keys.compute))
+        if not device.bandwidth_measured:  # else what each core takes in is part of the measurement
+            terms.append(Term("memory", work.weight_bytes / device.peak_per_s, keys.core_read))
     return terms
+
+
+def token_seconds(run: Running, depth: float) -> Seconds:
+    """What ``decode_terms`` come to, worked out without them."""
+    parameters = run.speed_model.parameters
+    of_model = parameters.get(*_model_keys(run, "decode"), 1.0)
+    spent = 0.0
+    overhead = factor_of(parameters, run.devices[0].keys("decode/token_ms"), start=1e-3)
+    for number, device in enumerate(run.devices):
+        weights, cache, state, operations = device_work(run, number, depth)
+        per_byte = 1.0 / (device.bandwidth_per_s * run.parallel)
+        if device.is_cpu:
+            factors = device.token_factors(_quant_keys(run, "decode"), parameters)
+            read = ((weights + state) * factors.read + cache * factors.cache) * per_byte
+            compute = run.costs.params_per_byte * factors.compute
+            if not device.bandwidth_measured:
+                compute += factors.core_read
+            spent += read + weights * compute / device.peak_per_s
+            overhead += operations * 1e-6 * factors.operation
+        else:
+            factors = device.token_factors((), parameters)
+            spent += ((weights + state) * factors.read + cache * factors.cache) * per_byte * of_model
+            overhead += operations * 1e-6 * factors.operation * of_model
+        if run.parallel > 1:
+            break
+    return Seconds(spent + sum([term.base_s for term in _link_terms(run, 1)]), overhead)
 
 
 def prefill_terms(run: Running, prompt_tokens: int, depth: int = 0) -> list[Term]:
@@ -172,9 +193,8 @@ def _prefill_on(run: Running, number: int, own: Device, tokens: int, depth: int)
     read = batches * work.weight_bytes / (device.bandwidth_per_s * run.parallel)
     terms.append(Term("memory", read, device.keys("prefill/read") + whole))
     if _dequantises(run, device):
-        parameters_per_byte = run.costs.model.params / max(1, run.costs.weights.total)
         keys = device.keys("prefill/dequantise") + whole
-        terms.append(Term("memory", read * parameters_per_byte * DEQUANTISED_BYTES, keys))
+        terms.append(Term("memory", read * run.costs.params_per_byte * DEQUANTISED_BYTES, keys))
     operations = batches * work.operations * 1e-6
     terms.append(Term("overhead", operations, device.keys("prefill/operation_us") + whole))
     return terms
@@ -211,8 +231,3 @@ def _link_terms(run: Running, tokens: int) -> list[Term]:
         away = [(1.0 - held) * (use.last_layer - use.first_layer) for use, held in zip(run.uses, run.held, strict=True)]
         borders += round(2 * sum(away))
     return [Term("link", borders * (HOP_S + activations), ())]
-
-
-def seconds_of(terms: list[Term], speed_model: SpeedModel) -> float:
-    """The time of all terms in seconds."""
-    return total_seconds(terms, speed_model.parameters)

@@ -7,11 +7,14 @@ recurrent state. Tables that are looked up (embeddings) are not read whole.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from operator import mul
 from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
 from fitcheck.estimate.cache import recurrent_bytes
+from fitcheck.estimate.memory import layers_of_kinds
 from fitcheck.types import (
     Attention,
     CompressedAttention,
@@ -47,7 +50,7 @@ class Part(Protocol):
     def output(self) -> bool: ...  # noqa: D102
 
 
-class Work(Struct, frozen=True, gc=False):
+class Work(NamedTuple):
     """The work of one token on one device: bytes that must be read, and kernels or graph nodes that must be run."""
 
     weight_bytes: float = 0.0
@@ -81,7 +84,7 @@ def kind_costs(shape: Shape, operations: dict[str, float]) -> tuple[KindCost, ..
             KindCost(
                 layer,
                 routed_share(layer.ffn),
-                recurrent_bytes(layer.mixer, 1, shape.hidden_size),
+                recurrent_bytes(layer.mixer, shape.hidden_size),
                 layer_operations(layer, operations),
             )
             for layer in shape.kinds
@@ -105,19 +108,23 @@ class Costs:
         self.shape = model.shape
         self.operations = operations
         kinds = kinds or kind_costs(self.shape, operations)
+        self.params_per_byte = model.params / max(1, weights.total)
+        letters = weights.layers
         # layers of one letter in ``Weights.layers`` are of one kind
-        self._kinds = {
-            letter: (weights.kinds[ord(letter) - 97], kinds[ord(self.shape.layers[weights.layers.index(letter)]) - 97])
-            for letter in dict.fromkeys(weights.layers)
-        }
-        self._decode: dict[tuple[object, ...], Work] = {}
+        first_layers = [letters.find(chr(97 + number)) for number in range(len(weights.kinds))]
+        self._kinds = [kinds[ord(self.shape.layers[first]) - 97] for first in first_layers]
+        self._dense = [size.mixer + size.ffn for size in weights.kinds]
+        self._routed = [size.experts * kind.routed_share for size, kind in zip(weights.kinds, self._kinds, strict=True)]
+        self._states = [2 * kind.state_bytes for kind in self._kinds]
+        per_layer = operations["per_layer_embedding"] if self.shape.per_layer_embedding_params else 0.0
+        self._operations = [kind.operations + per_layer for kind in self._kinds]
+        self._with_experts = [1 if size.experts else 0 for size in weights.kinds]
+        self._reads: dict[tuple[float, float, float], list[float]] = {}
 
     def groups(self, first: int, last: int) -> list[tuple[LayerBytes, KindCost, int]]:
         """The distinct sizes of layers among [first, last), each with its kind and how many there are."""
-        letters, kinds = self.weights.layers, self._kinds
-        here = letters[first:last]
-        order = kinds if len(here) == len(letters) else dict.fromkeys(here)
-        return [(*kinds[letter], here.count(letter)) for letter in order]
+        counts = layers_of_kinds(self.weights.layers, first, last)
+        return [group for group in zip(self.weights.kinds, self._kinds, counts, strict=False) if group[2]]
 
     def decode(
         self,
@@ -133,54 +140,44 @@ class Costs:
         ``cache_bytes``: bytes per element of K and of V. ``experts_here``: share of these layers' routed experts that
         live on this device.
         """
-        key = (depth, cache_bytes, first, last, experts_here, output_here)
-        found = self._decode.get(key)
-        if found is None:
-            found = self._decode[key] = self._decode_work(*key)
-        return found
-
-    def _decode_work(
-        self,
-        depth: float,
-        cache_bytes: tuple[float, float],
-        first: int,
-        last: int,
-        experts_here: float,
-        output_here: bool,
-    ) -> Work:
-        shape, operations = self.shape, self.operations
-        weight = cache = state = count = 0.0
-        for size, kind, n in self.groups(first, last):
-            n *= shape.num_loops
-            weight += n * (size.mixer + size.ffn + size.experts * experts_here * kind.routed_share)
-            cache += n * cache_read_bytes(kind.layer.mixer, depth, *cache_bytes)
-            state += n * kind.state_bytes
-            count += n * kind.operations
-            if shape.per_layer_embedding_params:
-                count += n * operations["per_layer_embedding"]
+        counts = layers_of_kinds(self.weights.layers, first, last)
+        loops = self.shape.num_loops
+        weight = loops * (_sum(self._dense, counts) + experts_here * _sum(self._routed, counts))
+        operations = loops * _sum(self._operations, counts)
         if output_here:
             weight += output_bytes(self.weights) + self.weights.other
-            count += operations["output"]
-        return Work(weight, cache, 2 * state, count)
+            operations += self.operations["output"]
+        reads = self._reads_at(depth, *cache_bytes)
+        return Work(weight, loops * _sum(reads, counts), loops * _sum(self._states, counts), operations)
+
+    def _reads_at(self, depth: float, key: float, value: float) -> list[float]:
+        """Bytes that a token reads of the cache of a layer of each kind."""
+        found = self._reads.get((depth, key, value))
+        if found is None:
+            found = [cache_read_bytes(kind.layer.mixer, depth, key, value) for kind in self._kinds]
+            self._reads[depth, key, value] = found
+        return found
 
     def experts(self, first: int, last: int, share: float) -> Work:
         """The work of ``share`` of the routed experts of layers [first, last), where they live apart from their
         layer.
         """
-        weight = count = 0.0
-        for size, kind, n in self.groups(first, last):
-            if size.experts:
-                weight += n * size.experts * share * kind.routed_share
-                count += n * share * self.operations["moe"]
-        return Work(weight_bytes=weight * self.shape.num_loops, operations=count * self.shape.num_loops)
+        counts = layers_of_kinds(self.weights.layers, first, last)
+        here = share * self.shape.num_loops
+        operations = here * self.operations["moe"] * _sum(self._with_experts, counts)
+        return Work(weight_bytes=here * _sum(self._routed, counts), operations=operations)
 
     def experts_held(self, part: Part) -> float:
         """Share of the routed experts of a device's own layers that it holds; the processor reads the rest."""
-        if part.device == "cpu" or not any(isinstance(kind.ffn, MixtureOfExperts) for kind in self.shape.kinds):
+        if part.device == "cpu":
             return 1.0
-        groups = self.groups(part.first_layer, part.last_layer)
-        with_experts = sum([n for _, kind, n in groups if isinstance(kind.layer.ffn, MixtureOfExperts)])
+        with_experts = _sum(self._with_experts, layers_of_kinds(self.weights.layers, part.first_layer, part.last_layer))
         return min(1.0, part.expert_layers / with_experts) if with_experts else 1.0
+
+
+def _sum(values: Sequence[float], counts: tuple[int, ...]) -> float:
+    """Over layers, of what one layer of each kind has."""
+    return sum(map(mul, values, counts))
 
 
 def output_bytes(weights: Weights) -> int:

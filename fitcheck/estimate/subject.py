@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from fitcheck.estimate import runtimes as engines
 from fitcheck.estimate.buffers import BufferForm, BufferQuestion, ComputeBuffers, WeightType, compute_buffers
-from fitcheck.estimate.cache import CacheSettings, padded, widest_value
+from fitcheck.estimate.cache import CacheForm, CacheSettings, cache_forms, padded, widest_value
 from fitcheck.estimate.images import NO_ENCODERS, Placed, encoders_of, in_16_bits
 from fitcheck.estimate.memory import LayerCaches, LayerWeights, Load, caches_of
 from fitcheck.estimate.placement import Split, split_by
@@ -37,7 +37,7 @@ class Setup(Struct, frozen=True):
     """A request as the engine gets it for one model on one site.
 
     ``context_tokens``: per sequence; ``flash``: the resolved setting of flash attention; ``graph``: what the engine's
-    graph depends on beside context and placement.
+    graph depends on beside context, type of caches and placement.
     """
 
     request: Request
@@ -123,8 +123,6 @@ class Subject:
             request.ubatch_tokens,
             request.batch_tokens,
             request.logits_tokens,
-            request.kv_type_k,
-            request.kv_type_v,
             request.swa_full,
             request.kv_unified,
         )
@@ -166,13 +164,14 @@ class Subject:
             question = self._question(quant, setup, _typical(split, load))
             self._forms[key] = table.form(question) if table else None
         form = self._forms[key]
-        found = form.at(padded(setup.caches.context_tokens)) if form else None
+        caches = setup.caches
+        found = form.at(padded(caches.context_tokens), caches.type_k, caches.type_v) if form else None
         return found or self.plan(quant, setup, split)
 
     def plan(self, quant: str, setup: Setup, split: Split) -> ComputeBuffers:
         """Compute buffers of this very split: the engine's own plan, some 10 ms where no table has it."""
         mixed = split.kind is PlacementKind.SPLIT
-        key = (mixed and quant, split, setup.context_tokens, setup.graph)
+        key = (mixed and quant, split, setup.context_tokens, setup.caches.type_k, setup.caches.type_v, setup.graph)
         found = self._plans.get(key)
         if found is None:
             found = self._plans[key] = compute_buffers(self._question(quant, setup, split), self._tables.buffers)
@@ -197,10 +196,14 @@ class Subject:
     def _caches_of(self, settings: CacheSettings) -> LayerCaches:
         found = self._caches.get(settings)
         if found is None:
-            table = self._tables.quantizations
-            layout = table.layout(self.model.architecture)
-            found = self._caches[settings] = caches_of(self.shape, settings, table, layout)
+            found = self._caches[settings] = caches_of(
+                self.shape, self._cache_forms, settings, self._tables.quantizations
+            )
         return found
+
+    @cached_property
+    def _cache_forms(self) -> tuple[CacheForm, ...]:
+        return cache_forms(self.shape, self._tables.quantizations.layout(self.model.architecture))
 
     def _flash_attention(self, request: Request, site: Site) -> bool:
         """The setting that the engine resolves ``auto`` to: on, unless a head is of a size that the backend has no

@@ -15,6 +15,7 @@ from fitcheck.estimate.buffers import (
     BufferQuestion,
     BufferTable,
     compute_buffers,
+    grid,
     layer_split,
     output_buffer_bytes,
     upper_bound,
@@ -54,7 +55,7 @@ def test_table_agrees_with_the_planner(table: BufferTable, models: tuple[Model, 
     chance = random.Random(7)
     known = [model for model in models if model.id in table.models]
     for model in chance.sample(known, CASES):
-        planned = table.grid(table.models[model.id])[1]
+        planned = grid(table.rows[table.models[model.id]])[1]
         longest = min(planned, model.context_extended_tokens or model.context_tokens or 131_072)
         question = _question(model, chance.randint(1, longest), chance.random() < 0.6, chance.choice(("f16", "q8_0")))
         found = table.find(question)

@@ -15,7 +15,7 @@ from fitcheck import facts
 from fitcheck.accuracy.memory_score import read
 from fitcheck.catalog.gguf_shape import shape_from_gguf
 from fitcheck.estimate.buffers import BufferQuestion, compute_buffers, layer_split, upper_bound
-from fitcheck.estimate.cache import CacheSettings, widest_value
+from fitcheck.estimate.cache import CacheSettings, cache_forms, widest_value
 from fitcheck.estimate.graph.architectures import ARCHITECTURES
 from fitcheck.estimate.graph.tensors import HOST
 from fitcheck.estimate.memory import caches_of
@@ -95,7 +95,7 @@ def test_caches_are_those_of_the_engine(architecture: str) -> None:
             type_v=question.kv_type_v,
             padded_v=widest_value(shape) if transposed else None,
         )
-        caches = caches_of(shape, settings, TABLE, layout)
+        caches = caches_of(shape, cache_forms(shape, layout), settings, TABLE)
         cards = max(question.layer_devices, default=0)
         expected = (caches.gpu if cards else caches.host).total + caches.state.total
         assert expected == sum(truth["context"])

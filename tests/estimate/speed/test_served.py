@@ -10,7 +10,7 @@ from msgspec.structs import replace
 import fitcheck
 from fitcheck import facts
 from fitcheck.accuracy import measurements
-from fitcheck.estimate.served import as_seen, detours
+from fitcheck.estimate.served import as_served, detours
 from fitcheck.probe.pretend import pretend
 from fitcheck.types import Backend, Machine, PlacementKind, Request
 
@@ -18,7 +18,7 @@ RUNTIMES = facts.load().runtimes
 
 
 def first_backend(machine: Machine, runtime: str) -> Backend | None:
-    return next(iter(as_seen(machine, RUNTIMES.row(runtime)).accelerators[0].backends), None)
+    return next(iter(as_served(machine.accelerators, machine.os, RUNTIMES.row(runtime))[0].backends), None)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_a_card_that_the_builds_of_a_backend_are_not_made_for_takes_the_next_one
 
 def test_a_machine_whose_cards_are_all_served_stays_the_same_object() -> None:
     machine = pretend("RTX 4070")
-    assert as_seen(machine, RUNTIMES.row("ollama")) == machine
+    assert as_served(machine.accelerators, machine.os, RUNTIMES.row("ollama")) == machine.accelerators
     assert not list(detours(machine, "ollama", RUNTIMES.row("ollama")))
 
 
