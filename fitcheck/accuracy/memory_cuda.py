@@ -68,7 +68,8 @@ def predicted(row: Row, model: Model, machine: Machine, estimator: Estimator) ->
 
 def parts_of(use: Use) -> tuple[int, int, int]:
     """The bytes of a device as in ``Row``."""
-    return use.weights, use.kv + use.state, use.compute
+    parts = use.parts
+    return parts.weights, parts.kv + parts.state, parts.compute
 
 
 def score(models: Mapping[str, Model], facts: Facts) -> tuple[dict[str, Score], dict[str, int]]:
@@ -78,7 +79,7 @@ def score(models: Mapping[str, Model], facts: Facts) -> tuple[dict[str, Score], 
     off: dict[str, int] = {}
     for row in rows():
         found = predicted(row, models[row.model], machine, estimator)
-        scores.setdefault(row.placement, Score()).add([use.compute for use in found], (row.host[2], row.gpu[2]))
+        scores.setdefault(row.placement, Score()).add([use.parts.compute for use in found], (row.host[2], row.gpu[2]))
         if any(parts_of(use) != tuple(true) for use, true in zip(found, (row.host, row.gpu), strict=True)):
             off[row.model] = off.get(row.model, 0) + 1
     return scores, off

@@ -183,15 +183,23 @@ class BufferTable(Struct, frozen=True):
         """The answer to a question at any context and with any caches: of a placement over several devices the
         ``bound``; None where the table has none.
         """
+        if not _is_spread(question):
+            return self.on_one(
+                question.model, _is_common(question), question.backend if question.layer_devices else None
+            )
         number = self.models.get(question.model)
-        if number is None or not _is_common(question):
+        return None if number is None or not _is_common(question) else _bound_of(self.rows[number], question)
+
+    def on_one(self, model: str, common: bool, backend: Backend | None) -> BufferForm | None:
+        """The same for a placement on one GPU, or on the processor (``backend`` None). ``common``: with the settings
+        that were planned.
+        """
+        number = self.models.get(model)
+        if number is None or not common:
             return None
         row = self.rows[number]
-        if _is_spread(question):
-            return _bound_of(row, question)
-        kind = "cpu" if not question.layer_devices else "metal" if question.backend is Backend.METAL else "gpu"
-        exact = kind == "cpu" or question.backend in SAME_RULES
-        return BufferForm(row, kind, *grid(row), exact)
+        kind = "cpu" if backend is None else "metal" if backend is Backend.METAL else "gpu"
+        return BufferForm(row, kind, *grid(row), backend is None or backend in SAME_RULES)
 
 
 def grid(row: dict[str, Raw]) -> tuple[int, int]:
@@ -274,14 +282,16 @@ def shares_caches(shape: Shape) -> bool:
     return any(isinstance(kind.mixer, Attention) and kind.mixer.kv_shared for kind in shape.kinds)
 
 
-def _is_common(question: BufferQuestion) -> bool:
-    """Whether a question is about the settings that were planned."""
-    return (
-        question.flash_attention
-        and (question.ubatch_tokens, question.sequences, question.outputs) == (512, 1, 1)
-        and question.batch_tokens >= 512
-        and not question.swa_full
-    )
+def _is_common(q: BufferQuestion) -> bool:
+    return is_common(q.flash_attention, q.ubatch_tokens, q.batch_tokens, q.sequences, q.outputs, q.swa_full)
+
+
+def is_common(
+    flash_attention: bool, ubatch_tokens: int, batch_tokens: int, sequences: int, outputs: int, swa_full: bool
+) -> bool:
+    """Whether these are the settings that were planned."""
+    usual = (ubatch_tokens, sequences, outputs) == (512, 1, 1) and batch_tokens >= 512
+    return flash_attention and usual and not swa_full
 
 
 def _is_split(question: BufferQuestion) -> bool:

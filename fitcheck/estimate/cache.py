@@ -105,21 +105,17 @@ def cache_forms(shape: Shape, layout: Layout = PLAIN) -> tuple[CacheForm, ...]:
 def _cache_form(layer: Layer, hidden: int, layout: Layout) -> CacheForm:
     if not layout.cache:
         return CacheForm()
-    mixer = layer.mixer
-    state = recurrent_bytes(mixer, hidden)
+    state = recurrent_bytes(layer.mixer, hidden)
     if layer.ngrams:
         state += 4 * layer.ngrams.history * layer.ngrams.streams * hidden
-    counted = [part for part in _parts(mixer) if isinstance(part, CountedMixer)]
-    return CacheForm(
-        tuple([row for part in _parts(mixer) for row in _rows(part, layout)]),
-        state,
-        sum([part.kv_bytes_per_token for part in counted]),
-        sum([part.window_bytes for part in counted]),
-    )
-
-
-def _parts(mixer: Mixer) -> tuple[Mixer, ...]:
-    return mixer.parts if isinstance(mixer, ParallelMixers) else (mixer,)
+    rows: list[CacheRow] = []
+    per_token, counted = 0.0, 0
+    for part in layer.mixer.parts if isinstance(layer.mixer, ParallelMixers) else (layer.mixer,):
+        if isinstance(part, CountedMixer):
+            per_token, counted = per_token + part.kv_bytes_per_token, counted + part.window_bytes
+        else:
+            rows += _rows(part, layout)
+    return CacheForm(tuple(rows), state, per_token, counted)
 
 
 def _rows(mixer: Mixer, layout: Layout) -> list[CacheRow]:
@@ -200,6 +196,8 @@ def recurrent_bytes(mixer: Mixer, hidden: int) -> int:
 
 
 def _state_elements(m: Mixer, hidden: int) -> int:
+    if isinstance(m, (Attention, LatentAttention)):
+        return 0
     if isinstance(m, Mamba2):
         return (m.conv_kernel - 1) * (m.d_inner + 2 * m.n_groups * m.d_state) + m.d_state * m.d_inner
     if isinstance(m, Mamba1):

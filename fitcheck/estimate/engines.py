@@ -87,8 +87,8 @@ def share_of(gpu: Gpu, utilization: float) -> Gpu:
 
 def pages_note(found: Candidate, context_tokens: int, sequences: int) -> str:
     """How many tokens and sequences the memory that is left can hold as pages of KV cache."""
-    per_token = min(use.kv for use in found.uses) / (context_tokens * sequences)
-    room = min(use.left + use.kv for use in found.uses)
+    per_token = min(use.parts.kv for use in found.uses) / (context_tokens * sequences)
+    room = min(use.left + use.parts.kv for use in found.uses)
     if per_token <= 0 or room <= 0:
         return ""
     tokens = int(room / per_token)

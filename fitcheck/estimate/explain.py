@@ -24,21 +24,20 @@ def terms_of(found: Candidate, quant: str, model: Model, setup: Setup, row: Runt
 
 def _terms(use: Use, quant: str, model: Model, setup: Setup, row: Runtime) -> Iterator[Term]:
     request, shape = setup.request, model.shape
+    parts, name = use.parts, use.name
     engine, form, batch = ENGINE, "mix", request.ubatch_tokens
     if row.memory != LLAMA_CPP:
         engine, form, batch = row.memory, "format", min(row.batch_tokens or setup.context_tokens, setup.context_tokens)
     vocabulary = shape.vocab_size if shape else 0
     kv_types = "/".join(dict.fromkeys((request.kv_type_k, request.kv_type_v)))
-    yield Term(
-        "weights", use.name, use.weights, f"tensors of the {quant} file on this device", f"shape, {quant} {form}"
-    )
-    yield Term("kv_cache", use.name, use.kv, f"cells x K and V elements x {kv_types}, summed over layers", engine)
-    yield Term("recurrent_state", use.name, use.state, "convolution and state, 32-bit, per sequence", engine)
-    yield Term("compute_buffer", use.name, use.compute, f"graph of a batch of {batch} tokens", engine)
-    yield Term("output_buffer", use.name, use.output, f"{vocabulary} logits x 4 B x {request.parallel}", engine)
-    yield Term("projector", use.name, use.projector, "image encoder (mmproj) in 16 bits", "catalog")
-    yield Term("projector_buffer", use.name, use.projector_buffer, "graph of the largest image", ENGINE)
-    yield Term("runtime_overhead", use.name, use.overhead, "driver context and process", "observed")
+    yield Term("weights", name, parts.weights, f"tensors of the {quant} file on this device", f"shape, {quant} {form}")
+    yield Term("kv_cache", name, parts.kv, f"cells x K and V elements x {kv_types}, summed over layers", engine)
+    yield Term("recurrent_state", name, parts.state, "convolution and state, 32-bit, per sequence", engine)
+    yield Term("compute_buffer", name, parts.compute, f"graph of a batch of {batch} tokens", engine)
+    yield Term("output_buffer", name, parts.output, f"{vocabulary} logits x 4 B x {request.parallel}", engine)
+    yield Term("projector", name, parts.projector, "image encoder (mmproj) in 16 bits", "catalog")
+    yield Term("projector_buffer", name, parts.projector_buffer, "graph of the largest image", ENGINE)
+    yield Term("runtime_overhead", name, parts.overhead, "driver context and process", "observed")
 
 
 def flags_of(found: Candidate, setup: Setup, site: Site) -> tuple[str, ...]:

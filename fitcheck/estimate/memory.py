@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import cached_property, lru_cache
 from itertools import accumulate
-from operator import add, mul
+from operator import mul
 
 from msgspec import Struct
 
@@ -59,6 +59,7 @@ def layers_of_kinds(letters: str, first: int = 0, last: int | None = None) -> tu
 class LayerWeights:
     """Weights of a model's layers in one quantisation: in the host's memory and in a GPU's, all and of these the routed
     experts; ``expert_layers`` has 1 for a layer with experts. ``output``: the output matrix with what lies beside it.
+    ``second_copy``: the output is its own copy even where the embedding lies on the same device.
     """
 
     def __init__(self, stored: Stored) -> None:
@@ -79,12 +80,49 @@ class LayerWeights:
         if self.expert_layers.total:
             self.host_experts = Series(host_experts, letters)
             self.gpu_experts = Series(gpu_experts, letters)
+        self.embedding = stored.embedding.host + stored.tables.host
         self.output = stored.head.plus(stored.beside_output)
+        self.second_copy = stored.output_first or not stored.tied
+        self._placed: dict[tuple[object, ...], tuple[tuple[int, ...], tuple[int, ...]]] = {}
 
     @cached_property
     def running_experts(self) -> list[int]:
         """Bytes of the routed experts of the first n layers on GPUs, by n."""
         return running_sums(self.gpu_experts.values, self.stored.layers)
+
+    def on(self, ends: tuple[int, ...], output: int, cpu_expert_layers: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Bytes of a placement per device, and how many layers' experts of them, as ``need_of`` says it."""
+        key = (ends, output, cpu_expert_layers)
+        found = self._placed.get(key)
+        if found is None:
+            found = self._placed[key] = self._on(*key)
+        return found
+
+    def _on(
+        self, ends: tuple[int, ...], output: int, cpu_expert_layers: int
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        stored = self.stored
+        weights, expert_layers = [], []
+        first = 0
+        for device, last in enumerate(ends):
+            size = with_experts = 0
+            if last > first:
+                size = (self.gpu if device else self.host).over(first, last) + _on(stored.each_device, device)
+                size += 0 if first else _on(stored.first_layer, device)
+                with_experts = self.expert_layers.over(first, last)
+            if first < cpu_expert_layers:
+                away = min(last, cpu_expert_layers)
+                size -= (self.gpu_experts if device else self.host_experts).over(first, away)
+                with_experts -= self.expert_layers.over(first, away)
+            weights.append(size)
+            expert_layers.append(with_experts)
+            first = last
+        if cpu_expert_layers:
+            weights[0] += self.host_experts.over(0, cpu_expert_layers)
+            expert_layers[0] += self.expert_layers.over(0, cpu_expert_layers)
+        weights[0] += self.embedding
+        weights[output] += _on(self.output if output or self.second_copy else stored.beside_output, output)
+        return tuple(weights), tuple(expert_layers)
 
 
 class LayerCaches(Struct, frozen=True):
@@ -107,33 +145,25 @@ class Need(Struct, frozen=True):
 class Load:
     """What one model needs to keep in memory in one quantisation and context, before it is placed.
 
-    ``embedding`` and looked-up tables are read by rows and always stay on the host; ``output`` is the output matrix
-    with what lies beside it, ``beside_output`` that without it. ``least_of_layers``: bytes that they need at least,
-    whatever the device. ``second_copy``: the output is its own copy even where the embedding lies on the same device.
-    ``loops``: how often the stack is run; the engine counts its layers anew each time.
+    ``least_of_layers``: bytes that they need at least, whatever the device. ``loops``: how often the stack is run; the
+    engine counts its layers anew each time.
     """
 
     def __init__(self, weights: LayerWeights, caches: LayerCaches, loops: int = 1) -> None:
-        stored = weights.stored
         self.weights = weights
         self.caches = caches
         self.loops = loops
         self.least_of_layers = weights.host.total + caches.host.total + caches.state.total
-        self.n_layers = len(stored.layers)
-        self.prediction_layers = stored.prediction_layers
-        self.embedding = stored.embedding.host + stored.tables.host
-        self.output = weights.output
-        self.beside_output = stored.beside_output
-        self.first_layer = stored.first_layer
-        self.each_device = stored.each_device
-        self.second_copy = stored.output_first or not stored.tied
+        self.n_layers = len(weights.stored.layers)
+        self.prediction_layers = weights.stored.prediction_layers
         self.has_experts = weights.expert_layers.total > 0
 
     @property
     def least(self) -> int:
         """Bytes that any placement needs, whatever the device: with less there is no need to look further."""
-        output = self.output if self.second_copy else self.beside_output
-        return self.least_of_layers + self.embedding + output.host
+        weights = self.weights
+        output = weights.output if weights.second_copy else weights.stored.beside_output
+        return self.least_of_layers + weights.embedding + output.host
 
     @cached_property
     def running_on_gpus(self) -> tuple[list[int], list[int]]:
@@ -156,35 +186,21 @@ def caches_of(shape: Shape, forms: tuple[CacheForm, ...], settings: CacheSetting
 
 
 def need_of(load: Load, ends: tuple[int, ...], output: int, cpu_expert_layers: int = 0) -> Need:
-    """Weights, caches and states per device.
+    """Weights, caches and states per device. Token embedding and looked-up tables are read by rows and always stay on
+    the host.
 
     ``ends``: device i holds the layers from ``ends[i - 1]`` (0 for the host, device 0) up to ``ends[i]``; ``output`` is
     the device of the output matrix. The first ``cpu_expert_layers`` layers keep their routed experts on the host.
     """
-    layers, caches = load.weights, load.caches
-    weights, kv, state, expert_layers = [], [], [], []
+    weights, expert_layers = load.weights.on(ends, output, cpu_expert_layers)
+    caches = load.caches
+    kv, state = [], []
     first = 0
     for device, last in enumerate(ends):
-        size = with_experts = 0
-        if last > first:
-            size = (layers.gpu if device else layers.host).over(first, last) + _on(load.each_device, device)
-            size += 0 if first else _on(load.first_layer, device)
-            with_experts = layers.expert_layers.over(first, last)
-        if first < cpu_expert_layers:
-            away = min(last, cpu_expert_layers)
-            size -= (layers.gpu_experts if device else layers.host_experts).over(first, away)
-            with_experts -= layers.expert_layers.over(first, away)
-        weights.append(size)
         kv.append((caches.gpu if device else caches.host).over(first, last))
         state.append(caches.state.over(first, last))
-        expert_layers.append(with_experts)
         first = last
-    if cpu_expert_layers:
-        weights[0] += layers.host_experts.over(0, cpu_expert_layers)
-        expert_layers[0] += layers.expert_layers.over(0, cpu_expert_layers)
-    weights[0] += load.embedding
-    weights[output] += _on(load.output if output or load.second_copy else load.beside_output, output)
-    return Need(tuple(weights), tuple(kv), tuple(state), tuple(expert_layers))
+    return Need(weights, tuple(kv), tuple(state), expert_layers)
 
 
 def gpus_hold(load: Load, ends: tuple[int, ...], output: int, cpu_expert_layers: int, room: tuple[int, ...]) -> bool:
@@ -192,14 +208,15 @@ def gpus_hold(load: Load, ends: tuple[int, ...], output: int, cpu_expert_layers:
     parts. ``room`` in bytes, first GPU first.
     """
     whole, experts = load.running_on_gpus
+    weights = load.weights
     for device in range(1, len(ends)):
         first, last = ends[device - 1], ends[device]
         need = whole[last] - whole[first]
         if first < cpu_expert_layers:
             need -= experts[min(last, cpu_expert_layers)] - experts[first]
-        need += load.each_device.gpu if last > first else 0
-        need += load.first_layer.gpu if first == 0 and last > 0 else 0
-        need += load.output.gpu if device == output else 0
+        need += weights.stored.each_device.gpu if last > first else 0
+        need += weights.stored.first_layer.gpu if first == 0 and last > 0 else 0
+        need += weights.output.gpu if device == output else 0
         if need > room[device - 1]:
             return False
     return True

@@ -26,6 +26,7 @@ class Resident(NamedTuple):
 
 def resident(host: Use, mmap: bool) -> Resident:
     """What the host's part of a placement shows as resident memory, without and with everything touched."""
-    least = host.weights + host.kv + host.state + host.projector
-    pages = host.weights if mmap else 0
+    parts = host.parts
+    least = parts.weights + parts.kv + parts.state + parts.projector
+    pages = parts.weights if mmap else 0
     return Resident(least, host.need + pages, pages)

@@ -11,10 +11,11 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from operator import add
 from typing import NamedTuple
 
 from msgspec import Struct
-from msgspec.structs import astuple, replace
+from msgspec.structs import replace
 
 from fitcheck.estimate.buffers import ComputeBuffers
 from fitcheck.estimate.images import NO_ENCODER, Placed
@@ -61,11 +62,9 @@ class Split(Struct, frozen=True):
         return (*devices, self.output)
 
 
-class Use(Struct, frozen=True, gc=False):
-    """What one device carries, by part, and what it has."""
+class Parts(NamedTuple):
+    """What makes up the need of one device, in bytes."""
 
-    name: str
-    have: int
     weights: int
     kv: int
     state: int
@@ -74,18 +73,25 @@ class Use(Struct, frozen=True, gc=False):
     overhead: int
     projector: int
     projector_buffer: int
+
+
+class Use(Struct, frozen=True, gc=False):
+    """What one device carries, by part and with the routed experts of so many layers, and what it has."""
+
+    name: str
+    have: int
+    parts: Parts
     expert_layers: int
 
     @property
     def need(self) -> int:
-        """All of it."""
-        allocated = self.weights + self.kv + self.state + self.compute + self.output
-        return allocated + self.overhead + self.projector + self.projector_buffer
+        """All parts."""
+        return sum(self.parts)
 
     @property
     def left(self) -> int:
         """What stays free; negative where it does not fit."""
-        return self.have - self.need
+        return self.have - sum(self.parts)
 
 
 class Part(Struct, frozen=True, gc=False):
@@ -131,8 +137,8 @@ class Candidate(Struct, frozen=True):
         """Share of the weights that lie on GPUs, the input embedding of a full offload left out."""
         if self.split.kind is PlacementKind.GPU:
             return 1.0
-        total = sum([use.weights for use in self.uses])
-        return sum([use.weights for use in self.uses if use.name != "cpu"]) / total if total else 0.0
+        total = sum([use.parts.weights for use in self.uses])
+        return sum([use.parts.weights for use in self.uses if use.name != "cpu"]) / total if total else 0.0
 
 
 class Ground(Struct, frozen=True):
@@ -244,48 +250,24 @@ def candidate(ground: Ground, split: Split, compute: ComputeBuffers | None = Non
     buffers = compute.bytes + (0,) * (devices - len(compute.bytes))
     on_gpus = devices > 1
     encoders = ground.encoders.beside(on_gpus)
-    host = Use(
-        "cpu",
-        ground.host_have,
-        need.weights[0],
-        need.kv[0],
-        need.state[0],
-        buffers[0],
-        ground.output_bytes,
-        ground.host_overhead,
-        0 if on_gpus else encoders.weights,
-        encoders.host,
-        need.expert_layers[0],
-    )
-    uses = [host]
-    for index in range(1, devices):
-        gpu = ground.gpus[index - 1]
+    projector = 0 if on_gpus else encoders.weights
+    on_host = need.weights[0], need.kv[0], need.state[0], buffers[0], ground.output_bytes, ground.host_overhead
+    uses = [Use("cpu", ground.host_have, Parts(*on_host, projector, encoders.host), need.expert_layers[0])]
+    for index, gpu in enumerate(ground.gpus[: devices - 1], start=1):
         beside = encoders if index == 1 else NO_ENCODER
-        uses.append(
-            Use(
-                gpu.name,
-                gpu.have_bytes,
-                need.weights[index],
-                need.kv[index],
-                need.state[index],
-                buffers[index],
-                0,
-                gpu.overhead_bytes,
-                beside.weights,
-                beside.gpu,
-                need.expert_layers[index],
-            )
-        )
+        of_model = need.weights[index], need.kv[index], need.state[index], buffers[index], 0, gpu.overhead_bytes
+        parts = Parts(*of_model, beside.weights, beside.gpu)
+        uses.append(Use(gpu.name, gpu.have_bytes, parts, need.expert_layers[index]))
     if on_gpus and ground.unified:
-        uses = [_in_one_pool(host, uses[1])]
+        uses = [_in_one_pool(*uses)]
     found = tuple(uses)
     return Candidate(split, found, verdict_of(found, ground.margin), compute.exact)
 
 
 def _in_one_pool(host: Use, gpu: Use) -> Use:
     """Host and GPU parts in one unified memory, under the GPU's name and limit."""
-    pairs = zip(astuple(host)[2:], astuple(gpu)[2:], strict=True)
-    return Use(gpu.name, gpu.have, *[of_host + of_gpu for of_host, of_gpu in pairs])
+    parts = Parts(*map(add, host.parts, gpu.parts))
+    return Use(gpu.name, gpu.have, parts, host.expert_layers + gpu.expert_layers)
 
 
 def best_candidate(ground: Ground) -> Candidate:
@@ -376,7 +358,7 @@ def _least_left(
     compute = ground.compute(split_with(most))
     room = _room(ground, compute)
     # no fewer than if the cards were one memory, which of a single card is the answer
-    surplus = load.running_on_gpus[0][-1] + load.output.gpu - sum([max(each, 0) for each in room])
+    surplus = load.running_on_gpus[0][-1] + load.weights.output.gpu - sum([max(each, 0) for each in room])
     least = max(1, bisect_left(freed, surplus))
 
     def hold(count: int) -> bool:
@@ -430,21 +412,18 @@ def _shared_by(ground: Ground, count: int) -> Candidate:
     load = ground.load
     split = Split(PlacementKind.GPU, load.n_layers + 1, 0, (0, *[load.n_layers] * count), count)
     layers, caches, compute = load.weights, load.caches, ground.compute(split)
-    weights = layers.gpu.total + load.first_layer.gpu + load.output.gpu
+    weights = layers.gpu.total + layers.stored.first_layer.gpu + layers.output.gpu
+    share, kv, state = [-(-size // count) for size in (weights, caches.gpu.total, caches.state.total)]
+    experts, encoder = layers.expert_layers.total, ground.encoders.on_gpu.weights
     uses = tuple(
-        Use(
-            gpu.name,
-            gpu.have_bytes,
-            -(-weights // count),
-            -(-caches.gpu.total // count),
-            -(-caches.state.total // count),
-            compute.bytes[index],
-            0,
-            gpu.overhead_bytes,
-            ground.encoders.on_gpu.weights,
-            0,
-            layers.expert_layers.total,
-        )
-        for index, gpu in enumerate(ground.gpus[:count], start=1)
+        [
+            Use(
+                gpu.name,
+                gpu.have_bytes,
+                Parts(share, kv, state, compute.bytes[index], 0, gpu.overhead_bytes, encoder, 0),
+                experts,
+            )
+            for index, gpu in enumerate(ground.gpus[:count], start=1)
+        ]
     )
     return Candidate(split, uses, verdict_of(uses, ground.margin), exact=False)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Cards:
     """What a runtime finds of a machine's cards.
 
-    ``served``: each with the backends that the runtime has for it; ``gpus``: those that count, with what is taken before
-    anything else; ``backend``: of the first, or the processor.
+    ``served``: each with the backends that the runtime has for it; ``gpus``: those that count, with what is taken
+    before anything else; ``backend``: of the first, or the processor.
     """
 
     def __init__(self, machine: Machine, runtime: str, tables: Tables) -> None:

@@ -74,7 +74,7 @@ def depths(model: Model, request: Request) -> tuple[float, float]:
 
 def spread_of(test: str, run: Running, machine: Machine, step: Seconds | None = None) -> Spread:
     """The interval of the least certain device: by backend, wider for hardware that nobody measured and for assumed
-    inputs; narrow where this machine was calibrated with models like this one (``step``, the time of a token, tells)."""
+    inputs; narrow where this machine was calibrated with models like this one (``step``, a token's time, tells)."""
     model = run.speed_model
     found = []
     for device in run.devices:

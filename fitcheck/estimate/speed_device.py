@@ -14,6 +14,7 @@ from fitcheck.types import Accelerator, Machine, Origin
 UNKNOWN_BANDWIDTH_PER_S = 40e9  # dual-channel DDR4-2666: the common PC whose memory says nothing
 UNKNOWN_FLOP_PER_BYTE = 60.0  # FP16 peak / bandwidth of GPUs since 2018, roughly
 UNKNOWN_LINK_PER_S = 12e9  # what PCIe 3.0 x16 gives
+TOKEN_S = 1e-3  # what token_ms multiplies
 DESKTOP_CORES = 8.0  # what the cost of an operation is stated for: all cores must finish it before the next
 
 _DEFAULT_ENGINE = "llama.cpp"
@@ -60,6 +61,7 @@ class TokenFactors(NamedTuple):
     operation: float
     compute: float
     core_read: float
+    token_s: float  # what a token costs beside all that, in seconds
 
 
 class Device(Struct, frozen=True):
@@ -132,6 +134,7 @@ class Device(Struct, frozen=True):
                 factor_of(parameters, operation, crowd),
                 factor_of(parameters, compute),
                 factor_of(parameters, core_read),
+                factor_of(parameters, self.keys("decode/token_ms"), start=TOKEN_S),
             )
         return found
 

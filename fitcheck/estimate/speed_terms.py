@@ -11,7 +11,7 @@ from math import ceil
 
 from msgspec import Struct
 
-from fitcheck.estimate.speed_device import Device, Hardware
+from fitcheck.estimate.speed_device import TOKEN_S, Device, Hardware
 from fitcheck.estimate.speed_model import Seconds, SpeedModel, Term, factor_of
 from fitcheck.estimate.speed_work import Costs, Part, Work, prefill_work
 from fitcheck.types import FlashAttention, Machine, Model, Placement, Request, Weights
@@ -97,7 +97,7 @@ def decode_terms(run: Running, depth: float) -> list[Term]:
         terms += _decode_on(run, device, device_work(run, number, depth), run.parallel)
         if run.parallel > 1:
             break  # the others do the same at the same time, and none is slower
-    terms.append(Term("overhead", 1e-3, run.devices[0].keys("decode/token_ms")))
+    terms.append(Term("overhead", TOKEN_S, run.devices[0].keys("decode/token_ms")))
     return terms + _link_terms(run, 1)
 
 
@@ -122,25 +122,24 @@ def _decode_on(run: Running, device: Device, work: Work, share: int) -> list[Ter
 
 def token_seconds(run: Running, depth: float) -> Seconds:
     """What ``decode_terms`` come to, worked out without them."""
-    parameters = run.speed_model.parameters
-    of_model = parameters.get(*_model_keys(run, "decode"), 1.0)
-    spent = 0.0
-    overhead = factor_of(parameters, run.devices[0].keys("decode/token_ms"), start=1e-3)
+    parameters, costs = run.speed_model.parameters, run.costs
+    of_model = factor_of(parameters, _model_keys(run, "decode"))
+    spent = overhead = 0.0
     for number, device in enumerate(run.devices):
         weights, cache, state, operations = device_work(run, number, depth)
+        factors = device.token_factors(_quant_keys(run, "decode") if device.is_cpu else (), parameters)
         per_byte = 1.0 / (device.bandwidth_per_s * run.parallel)
+        read = ((weights + state) * factors.read + cache * factors.cache) * per_byte
+        launched = operations * 1e-6 * factors.operation
         if device.is_cpu:
-            factors = device.token_factors(_quant_keys(run, "decode"), parameters)
-            read = ((weights + state) * factors.read + cache * factors.cache) * per_byte
-            compute = run.costs.params_per_byte * factors.compute
-            if not device.bandwidth_measured:
-                compute += factors.core_read
-            spent += read + weights * compute / device.peak_per_s
-            overhead += operations * 1e-6 * factors.operation
+            in_core = 0.0 if device.bandwidth_measured else factors.core_read
+            spent += read + weights * (costs.params_per_byte * factors.compute + in_core) / device.peak_per_s
+            overhead += launched
         else:
-            factors = device.token_factors((), parameters)
-            spent += ((weights + state) * factors.read + cache * factors.cache) * per_byte * of_model
-            overhead += operations * 1e-6 * factors.operation * of_model
+            spent += read * of_model
+            overhead += launched * of_model
+        if not number:
+            overhead += factors.token_s
         if run.parallel > 1:
             break
     return Seconds(spent + sum([term.base_s for term in _link_terms(run, 1)]), overhead)

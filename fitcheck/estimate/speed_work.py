@@ -7,7 +7,6 @@ recurrent state. Tables that are looked up (embeddings) are not read whole.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from operator import mul
 from typing import NamedTuple, Protocol
 
@@ -109,17 +108,14 @@ class Costs:
         self.operations = operations
         kinds = kinds or kind_costs(self.shape, operations)
         self.params_per_byte = model.params / max(1, weights.total)
-        letters = weights.layers
+        letters, of_shape = weights.layers, self.shape.layers
         # layers of one letter in ``Weights.layers`` are of one kind
-        first_layers = [letters.find(chr(97 + number)) for number in range(len(weights.kinds))]
-        self._kinds = [kinds[ord(self.shape.layers[first]) - 97] for first in first_layers]
-        self._dense = [size.mixer + size.ffn for size in weights.kinds]
-        self._routed = [size.experts * kind.routed_share for size, kind in zip(weights.kinds, self._kinds, strict=True)]
-        self._states = [2 * kind.state_bytes for kind in self._kinds]
-        per_layer = operations["per_layer_embedding"] if self.shape.per_layer_embedding_params else 0.0
-        self._operations = [kind.operations + per_layer for kind in self._kinds]
-        self._with_experts = [1 if size.experts else 0 for size in weights.kinds]
+        self._kinds = [
+            kinds[ord(of_shape[letters.find(chr(letter))]) - 97] for letter in range(97, 97 + len(weights.kinds))
+        ]
+        self._with_experts = any(size.experts for size in weights.kinds)
         self._reads: dict[tuple[float, float, float], list[float]] = {}
+        self._without_caches: dict[tuple[int, int, float, bool], tuple[tuple[int, ...], Work]] = {}
 
     def groups(self, first: int, last: int) -> list[tuple[LayerBytes, KindCost, int]]:
         """The distinct sizes of layers among [first, last), each with its kind and how many there are."""
@@ -140,44 +136,54 @@ class Costs:
         ``cache_bytes``: bytes per element of K and of V. ``experts_here``: share of these layers' routed experts that
         live on this device.
         """
-        counts = layers_of_kinds(self.weights.layers, first, last)
-        loops = self.shape.num_loops
-        weight = loops * (_sum(self._dense, counts) + experts_here * _sum(self._routed, counts))
-        operations = loops * _sum(self._operations, counts)
+        key = (first, last, experts_here, output_here)
+        found = self._without_caches.get(key)
+        if found is None:
+            found = self._without_caches[key] = self._work(*key)
+        counts, work = found
+        read = sum(map(mul, self._reads_at(depth, *cache_bytes), counts))
+        return work._replace(cache_bytes=self.shape.num_loops * read)
+
+    def _work(self, first: int, last: int, experts_here: float, output_here: bool) -> tuple[tuple[int, ...], Work]:
+        weight = state = count = 0.0
+        for size, kind, n in self.groups(first, last):
+            weight += n * (size.mixer + size.ffn + size.experts * experts_here * kind.routed_share)
+            state += n * kind.state_bytes
+            count += n * kind.operations
+        loops, operations = self.shape.num_loops, self.operations
+        if self.shape.per_layer_embedding_params:
+            count += (last - first) * operations["per_layer_embedding"]
+        weight, state, count = loops * weight, loops * state, loops * count
         if output_here:
             weight += output_bytes(self.weights) + self.weights.other
-            operations += self.operations["output"]
-        reads = self._reads_at(depth, *cache_bytes)
-        return Work(weight, loops * _sum(reads, counts), loops * _sum(self._states, counts), operations)
+            count += operations["output"]
+        return layers_of_kinds(self.weights.layers, first, last), Work(weight, 0.0, 2 * state, count)
 
     def _reads_at(self, depth: float, key: float, value: float) -> list[float]:
         """Bytes that a token reads of the cache of a layer of each kind."""
-        found = self._reads.get((depth, key, value))
+        wanted = (depth, key, value)
+        found = self._reads.get(wanted)
         if found is None:
-            found = [cache_read_bytes(kind.layer.mixer, depth, key, value) for kind in self._kinds]
-            self._reads[depth, key, value] = found
+            found = self._reads[wanted] = [cache_read_bytes(kind.layer.mixer, *wanted) for kind in self._kinds]
         return found
 
     def experts(self, first: int, last: int, share: float) -> Work:
         """The work of ``share`` of the routed experts of layers [first, last), where they live apart from their
         layer.
         """
-        counts = layers_of_kinds(self.weights.layers, first, last)
-        here = share * self.shape.num_loops
-        operations = here * self.operations["moe"] * _sum(self._with_experts, counts)
-        return Work(weight_bytes=here * _sum(self._routed, counts), operations=operations)
+        weight = count = 0.0
+        for size, kind, n in self.groups(first, last):
+            if size.experts:
+                weight += n * size.experts * share * kind.routed_share
+                count += n * share * self.operations["moe"]
+        return Work(weight_bytes=weight * self.shape.num_loops, operations=count * self.shape.num_loops)
 
     def experts_held(self, part: Part) -> float:
         """Share of the routed experts of a device's own layers that it holds; the processor reads the rest."""
-        if part.device == "cpu":
+        if part.device == "cpu" or not self._with_experts:
             return 1.0
-        with_experts = _sum(self._with_experts, layers_of_kinds(self.weights.layers, part.first_layer, part.last_layer))
+        with_experts = sum([n for size, _, n in self.groups(part.first_layer, part.last_layer) if size.experts])
         return min(1.0, part.expert_layers / with_experts) if with_experts else 1.0
-
-
-def _sum(values: Sequence[float], counts: tuple[int, ...]) -> float:
-    """Over layers, of what one layer of each kind has."""
-    return sum(map(mul, values, counts))
 
 
 def output_bytes(weights: Weights) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from fitcheck.estimate import runtimes as engines
-from fitcheck.estimate.buffers import BufferForm, BufferQuestion, ComputeBuffers, WeightType, compute_buffers
+from fitcheck.estimate.buffers import BufferForm, BufferQuestion, ComputeBuffers, WeightType, compute_buffers, is_common
 from fitcheck.estimate.cache import CacheForm, CacheSettings, cache_forms, padded, widest_value
 from fitcheck.estimate.images import NO_ENCODERS, Placed, encoders_of, in_16_bits
 from fitcheck.estimate.memory import LayerCaches, LayerWeights, Load, caches_of
@@ -36,8 +36,8 @@ UNKNOWN_CONTEXT = 8192
 class Setup(Struct, frozen=True):
     """A request as the engine gets it for one model on one site.
 
-    ``context_tokens``: per sequence; ``flash``: the resolved setting of flash attention; ``graph``: what the engine's
-    graph depends on beside context, type of caches and placement.
+    ``context_tokens``: per sequence; ``flash``: the resolved setting of flash attention; ``outputs``: tokens whose
+    logits are kept; ``graph``: what the engine's graph depends on beside context, type of caches and placement.
     """
 
     request: Request
@@ -45,7 +45,14 @@ class Setup(Struct, frozen=True):
     flash: bool
     caches: CacheSettings
     backend: Backend
+    outputs: int
     graph: tuple[object, ...]
+
+    @property
+    def is_common(self) -> bool:
+        """Whether plans were made with such settings."""
+        q = self.request
+        return is_common(self.flash, q.ubatch_tokens, q.batch_tokens, q.parallel, self.outputs, q.swa_full)
 
 
 class Subject:
@@ -61,6 +68,7 @@ class Subject:
         self._stored: dict[str, Stored] = {}
         self._weights: dict[str, Weights] = {}
         self._costs: dict[str, Costs] = {}
+        self._setup: tuple[Request, Site, Setup] | None = None  # of the last question
         self._flash: dict[tuple[str, str], bool] = {}
         self._encoders: dict[tuple[object, ...], Placed] = {}
         self._layers: dict[tuple[str, str], LayerWeights] = {}
@@ -99,8 +107,14 @@ class Subject:
 
     def setup(self, request: Request, site: Site) -> Setup:
         """What a request means for this model on a site."""
+        if self._setup is None or self._setup[0] is not request or self._setup[1] is not site:
+            self._setup = (request, site, self._new_setup(request, site))
+        return self._setup[2]
+
+    def _new_setup(self, request: Request, site: Site) -> Setup:
         flash = self._flash_attention(request, site)
         context, sequences = context_of(self.model, request), request.parallel
+        outputs = sequences if request.logits_tokens is None else request.logits_tokens
         padded_v = None
         if not flash and request.flash_attention is FlashAttention.OFF:
             padded_v = widest_value(self.shape)
@@ -122,11 +136,11 @@ class Subject:
             sequences,
             request.ubatch_tokens,
             request.batch_tokens,
-            request.logits_tokens,
+            outputs,
             request.swa_full,
             request.kv_unified,
         )
-        return Setup(request, context, flash, caches, site.backend, graph)
+        return Setup(request, context, flash, caches, site.backend, outputs, graph)
 
     def load(self, quant: str, setup: Setup, row: Runtime) -> Load:
         """What has to be kept in memory."""
@@ -160,13 +174,20 @@ class Subject:
         mixed = split.kind is PlacementKind.SPLIT
         key = (len(split.ends), mixed and (quant, split.cpu_expert_layers > 0), setup.graph)
         if key not in self._forms:
-            table = self._tables.buffers
-            question = self._question(quant, setup, _typical(split, load))
-            self._forms[key] = table.form(question) if table else None
+            self._forms[key] = self._form(quant, setup, load, split)
         form = self._forms[key]
         caches = setup.caches
         found = form.at(padded(caches.context_tokens), caches.type_k, caches.type_v) if form else None
         return found or self.plan(quant, setup, split)
+
+    def _form(self, quant: str, setup: Setup, load: Load, split: Split) -> BufferForm | None:
+        table = self._tables.buffers
+        if table is None or not self._is_known:
+            return None
+        if split.kind is PlacementKind.CPU or (split.kind is PlacementKind.GPU and len(split.ends) == 2):
+            backend = None if split.kind is PlacementKind.CPU else setup.backend
+            return table.on_one(self.model.id, setup.is_common, backend)
+        return table.form(self._question(quant, setup, _typical(split, load)))
 
     def plan(self, quant: str, setup: Setup, split: Split) -> ComputeBuffers:
         """Compute buffers of this very split: the engine's own plan, some 10 ms where no table has it."""
@@ -176,6 +197,10 @@ class Subject:
         if found is None:
             found = self._plans[key] = compute_buffers(self._question(quant, setup, split), self._tables.buffers)
         return found
+
+    @cached_property
+    def _is_known(self) -> bool:
+        return self._tables.weights.knows(self.model)
 
     @cached_property
     def _kinds(self) -> Callable[[int], LayerTensors]:
@@ -238,7 +263,7 @@ class Subject:
             ubatch_tokens=request.ubatch_tokens,
             batch_tokens=request.batch_tokens,
             sequences=request.parallel,
-            outputs=request.parallel if request.logits_tokens is None else request.logits_tokens,
+            outputs=setup.outputs,
             kv_type_k=request.kv_type_k,
             kv_type_v=request.kv_type_v,
             flash_attention=setup.flash,
@@ -251,7 +276,7 @@ class Subject:
             backend=setup.backend,
             embedding="embedding" in model.modalities,
             rope_factors=count_rope_factors(model, self.shape, table) if mixed else 0,
-            model=model.id if self._tables.weights.knows(model) else "",
+            model=model.id if self._is_known else "",
         )
 
 
@@ -268,12 +293,10 @@ def longest_context(model: Model) -> int:
 
 
 def _typical(split: Split, load: Load) -> Split:
-    """The split that stands for all of its kind over as many cards, of equal size: everything on GPUs, all experts on
-    the host, or the first half of the layers.
+    """The split over several devices that stands for all of its kind over as many cards, of equal size: everything on
+    GPUs, all experts on the host, or the first half of the layers.
     """
     shares = (1,) * (len(split.ends) - 1)
-    if split.kind is PlacementKind.CPU or (split.kind is PlacementKind.GPU and len(shares) < 2):
-        return split
     n = load.n_layers
     if split.cpu_expert_layers:
         return split_by(load, shares, None, n)

@@ -109,7 +109,7 @@ def test_more_sequences_never_need_less(model: str, one: int, other: int) -> Non
 def test_more_bits_per_cache_element_never_need_less(model: str, context: int) -> None:
     def cache_bytes(kv_type: str) -> int:
         request = Request(context_tokens=context, kv_type_k=kv_type, kv_type_v=kv_type)
-        return sum(use.kv for use in place(model, machine(4096), request).uses)
+        return sum(use.parts.kv for use in place(model, machine(4096), request).uses)
 
     sizes = [cache_bytes(kv_type) for kv_type in ("q4_0", "q5_0", "q8_0", "f16", "f32")]
     assert sizes == sorted(sizes)
@@ -136,10 +136,10 @@ def test_the_parts_of_a_split_add_up_to_the_whole(model: str, ram: float, gpus: 
     whole = place(model, machine(4096), Request())
     layers = sum(end - start for start, end in zip((0, *found.split.ends), found.split.ends, strict=False))
     assert layers == models()[model].shape.n_layers  # type: ignore[union-attr]
-    weights, all_weights = (sum(use.weights for use in each.uses) for each in (found, whole))
+    weights, all_weights = (sum(use.parts.weights for use in each.uses) for each in (found, whole))
     assert all_weights <= weights <= all_weights * 1.6  # a tied embedding is kept twice beside a GPU
-    assert sum(use.kv for use in found.uses) == sum(use.kv for use in whole.uses)
-    assert sum(use.state for use in found.uses) == sum(use.state for use in whole.uses)
+    assert sum(use.parts.kv for use in found.uses) == sum(use.parts.kv for use in whole.uses)
+    assert sum(use.parts.state for use in found.uses) == sum(use.parts.state for use in whole.uses)
 
 
 @PROPERTY
