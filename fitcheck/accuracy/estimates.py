@@ -1,21 +1,23 @@
 """How long one estimate takes: ``python -m fitcheck.accuracy.estimates`` prints microseconds of processor time.
 
-Models of the catalog in the placement that they get: on a GPU, split, on the processor. The collector runs as it does
-in the program. Nothing is asked twice, so no answer is a remembered one:
+Models of the catalog in the placement that they get: on a GPU, split, on the processor. As in the program, nothing
+collects garbage. ``estimate`` remembers its answers: the same question again must take at most ``LIMIT``. All other
+rows are the numbers that ranking needs (``quick``), of questions that were never asked before, about a model in a
+quantisation
 
-- another context: the same model, quantisation and machine;
-- another margin, another cache type: the same;
-- another machine: the same model and quantisation, on a machine with other memory;
-- another quantisation: of a model asked about before;
-- a new model: never asked about, on a machine that was.
+- that was asked about: with another context, with another margin, on a machine with other memory;
+- that was asked about, with a type of cache that was not;
+- that was not asked about: another quantisation of a model that was, a model that never was.
 """
 
 from __future__ import annotations
 
+import gc
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -32,14 +34,8 @@ MACHINES = {
 MODELS = 40  # of each placement
 CONTEXTS = tuple(range(4096, 8192, 512))
 MARGINS = tuple(megabytes << 20 for megabytes in range(512, 1024, 64))
-LIMITS = {
-    "another context": 50.0,
-    "another margin": 50.0,
-    "another cache type": 50.0,
-    "another machine": 50.0,
-    "another quantisation": 50.0,
-    "a new model": 80.0,
-}  # microseconds, median
+AGAIN = "the same again"
+LIMIT = 50.0  # microseconds, median
 
 Placed = tuple[Model, Machine]
 
@@ -59,20 +55,31 @@ def placed_models(session: Session, kind: PlacementKind) -> list[Placed]:
     return found[:: max(1, len(found) // MODELS)][:MODELS]
 
 
+def warm_estimator(session: Session, placed: list[Placed]) -> Estimator:
+    """One that was asked about another model on each of the machines."""
+    facts = session.facts
+    estimator = Estimator(facts)
+    warm = next(model for model in session.catalog.models if model.architecture and facts.weights.knows(model))
+    for machine in {id(machine): machine for _, machine in placed}.values():
+        estimator.quick(warm, QUANT, machine, Request())
+    return estimator
+
+
 def times(session: Session, placed: list[Placed]) -> dict[str, list[float]]:
     """Microseconds of each question, by what is new about it."""
     asked = Request()
-    facts = session.facts
-    estimator = Estimator(facts)
-    machines = {id(machine): machine for _, machine in placed}
-    warm = next(model for model in session.catalog.models if model.architecture and facts.weights.knows(model))
-    for machine in machines.values():
-        estimator.quick(warm, QUANT, machine, asked)
-    found: dict[str, list[float]] = {name: [] for name in LIMITS}
+    whole = replace(asked, quant=QUANT)
+    estimator = Estimator(session.facts)
+    asked_before = [partial(estimator.estimate, model, machine, whole, False) for model, machine in placed]
+    for question in asked_before:
+        question()
+    found = {AGAIN: [microseconds(question) for question in asked_before]}
 
     def ask(name: str, model: Model, quant: str, machine: Machine, request: Request) -> None:
-        found[name].append(microseconds(lambda: estimator.quick(model, quant, machine, request)))
+        took = microseconds(partial(estimator.quick, model, quant, machine, request))
+        found.setdefault(name, []).append(took)
 
+    estimator = warm_estimator(session, placed)
     for model, machine in placed:
         ask("a new model", model, QUANT, machine, asked)
     for model, machine in placed:
@@ -82,9 +89,9 @@ def times(session: Session, placed: list[Placed]) -> dict[str, list[float]]:
             ask("another context", model, QUANT, machine, replace(asked, context_tokens=context))
         for margin in MARGINS:
             ask("another margin", model, QUANT, machine, replace(asked, margin_bytes=margin))
-        ask("another cache type", model, QUANT, machine, replace(asked, kv_type_k="q8_0", kv_type_v="q8_0"))
         for other in _others(machine):
             ask("another machine", model, QUANT, other, asked)
+        ask("another cache type", model, QUANT, machine, replace(asked, kv_type_k="q8_0", kv_type_v="q8_0"))
     return found
 
 
@@ -103,20 +110,20 @@ def _others(machine: Machine) -> Iterator[Machine]:
 
 
 def main() -> int:
-    """Print the table; 1 where a limit is exceeded."""
+    """Print the table; 1 where the same question again takes longer than the limit."""
+    gc.disable()
     session = Session("cpu")
     session.facts.read()
     columns = {kind: times(session, placed_models(session, kind)) for kind in PlacementKind}
     print(f"{'median, 90 % below':22}" + "".join(f"{kind.value:>16}" for kind in columns) + "   microseconds")
-    exceeded = False
-    for name, most in LIMITS.items():
+    for name in columns[PlacementKind.GPU]:
         rows = [sorted(found[name]) for found in columns.values()]
-        medians = [statistics.median(row) for row in rows]
-        over = max(medians) > most
-        exceeded = exceeded or over
-        cells = [f"{middle:8.0f} {row[int(0.9 * len(row))]:7.0f}" for middle, row in zip(medians, rows, strict=True)]
-        print(f"{name:22}" + "".join(cells) + (f"   over {most:.0f}" if over else ""))
-    return int(exceeded)
+        cells = [f"{statistics.median(row):8.0f} {row[int(0.9 * len(row))]:7.0f}" for row in rows]
+        print(f"{name:22}" + "".join(cells))
+    slowest = max(statistics.median(found[AGAIN]) for found in columns.values())
+    if slowest > LIMIT:
+        print(f"missed: {AGAIN} takes {slowest:.0f}, at most {LIMIT:.0f}")
+    return int(slowest > LIMIT)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
-from operator import itemgetter
 
 from msgspec import Raw, Struct, field
 from msgspec.json import decode
@@ -43,6 +42,7 @@ SAME_RULES = (Backend.CUDA, Backend.ROCM)  # other backends reorder nodes or siz
 BETWEEN_CARDS, ON_HOST = "between cards", "on host"  # names in a row of the table
 HOLES = 6  # states of a batch that lie elsewhere than in the typical split, at most
 Piece = tuple[int, ...]  # first context; then for each series its bytes there and its growth per step
+Pieces = tuple[list[int], list[tuple[tuple[int, ...], tuple[int, ...]]]]  # where they start; bytes there, growth
 CopiedWeight = tuple[int, str, int, int]  # first layer that has it, name, row length, elements
 WeightType = Callable[[int, str], str]
 
@@ -117,36 +117,35 @@ class BufferForm(Struct, frozen=True):
     per_cell: int = 0
     per_pair: int = 0
     cached: int = 0
-    pieces: dict[str, tuple[Piece, ...]] = field(default_factory=dict)  # by type of caches, those asked for so far
+    pieces: dict[str, Pieces] = field(default_factory=dict)  # by type of caches, those asked for so far
 
     def at(self, context_tokens: int, kv_type_k: str, kv_type_v: str) -> ComputeBuffers | None:
         """The answer at a context with caches of a type, None where that was not planned."""
-        pieces = self.pieces.get(kv_type_k)
-        if pieces is None:
-            pieces = self.pieces[kv_type_k] = self._decoded(kv_type_k)
+        found = self.pieces.get(kv_type_k)
+        if found is None:
+            found = self.pieces[kv_type_k] = self._decoded(kv_type_k)
+        starts, pieces = found
         context = -(-context_tokens // CONTEXT_STEP) * CONTEXT_STEP
-        at = bisect_right(pieces, context, key=_first_context) - 1
+        at = bisect_right(starts, context) - 1
         if at < 0 or context > self.longest or kv_type_k != kv_type_v:
             return None
-        piece = pieces[at]
-        steps = -(-(context - piece[0]) // self.step)
-        series = tuple([piece[i] + steps * piece[i + 1] for i in range(1, len(piece), 2)])
+        steps = -(-(context - starts[at]) // self.step)
+        bytes_there, growth = pieces[at]
+        series = [size + steps * grown for size, grown in zip(bytes_there, growth, strict=True)]
         if not self.cards:
-            return ComputeBuffers(series, self.exact)
+            return ComputeBuffers(tuple(series), self.exact)
         tokens = min(context_tokens, self.ubatch_tokens)
         extra = tokens * (self.per_token + context_tokens * self.per_cell + tokens * self.per_pair)
-        host, gpu = series[0], series[1]
-        if len(series) > 2:
-            gpu = max(gpu, series[2] + self.copies)
-        gpu += self.cached * context_tokens
-        return ComputeBuffers((host + extra, *[gpu + extra] * self.cards), False, True)
+        host, gpu, *below = series
+        if below:
+            gpu = max(gpu, below[0] + self.copies)
+        gpu += self.cached * context_tokens + extra
+        return ComputeBuffers((host + extra, *(gpu,) * self.cards), False, True)
 
-    def _decoded(self, kv_type: str) -> tuple[Piece, ...]:
+    def _decoded(self, kv_type: str) -> Pieces:
         raw = self.row.get(f"{self.kind} {kv_type}")
-        return decode(raw, type=tuple[Piece, ...]) if raw is not None else ()
-
-
-_first_context = itemgetter(0)
+        pieces = decode(raw, type=tuple[Piece, ...]) if raw is not None else ()
+        return [piece[0] for piece in pieces], [(piece[1::2], piece[2::2]) for piece in pieces]
 
 
 class BufferTable(Struct, frozen=True):

@@ -51,6 +51,7 @@ class Site:
         self.row = cards.row
         self.gpus = cards.gpus
         self.backend = cards.backend
+        self.backend_name = cards.backend.value
         self.hardware = hardware
         self.host_overhead = host_overhead
 

@@ -132,7 +132,7 @@ class Subject:
         graph = (
             flash,
             not flash and request.flash_attention is FlashAttention.AUTO,
-            site.backend.value,
+            site.backend_name,
             sequences,
             request.ubatch_tokens,
             request.batch_tokens,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,9 +12,9 @@ from msgspec.structs import replace
 from fitcheck import catalog, facts
 from fitcheck.estimate.quantize import weights
 from fitcheck.estimate.speed import decode, predict
-from fitcheck.estimate.speed_model import SpeedModel
+from fitcheck.estimate.speed_model import SpeedModel, seconds_of
 from fitcheck.estimate.speed_nearest import nearest
-from fitcheck.estimate.speed_terms import running
+from fitcheck.estimate.speed_terms import decode_terms, running, token_seconds
 from fitcheck.probe.pretend import pretend
 from fitcheck.types import (
     Backend,
@@ -179,6 +181,23 @@ def test_the_quick_path_says_what_the_whole_answer_says(hardware: str) -> None:
     where = on(machine, EXPERTS)
     quick = decode(running(EXPERTS, sized, where, machine, Request(), "llama.cpp", FACTS.speed_model), machine)
     assert quick == speed(machine, EXPERTS).decode_per_s
+
+
+@pytest.mark.parametrize("hardware", [*HARDWARE, "2x RTX 3090", "Xeon w5-3425 (CPU)"])
+@pytest.mark.parametrize("model", [DENSE, EXPERTS, HYBRID, LATENT], ids=lambda model: model.id)
+def test_the_time_of_a_token_is_the_sum_of_its_terms(hardware: str, model: Model) -> None:
+    machine, sized = pretend(hardware), weights(model, "Q4_K_M", FACTS.quantizations)
+    cards = [f"gpu{card.index}" for card in machine.accelerators]
+    places = [on(machine, model, (name,)) for name in ("cpu", *cards)]
+    places += [split(model, first, second) for first, second in pairwise(["cpu", *cards])]
+    runs = [running(model, sized, where, machine, Request(), "llama.cpp", FACTS.speed_model) for where in places]
+    if len(cards) > 1:
+        shared = on(machine, model, tuple(cards))
+        runs.append(running(model, sized, shared, machine, Request(), "vllm", FACTS.speed_model))
+    for run in runs:
+        for depth in (0.0, 700.0, 30_000.0):
+            terms = seconds_of(decode_terms(run, depth), FACTS.speed_model.parameters)
+            assert token_seconds(run, depth) == pytest.approx(terms, rel=1e-12)
 
 
 def test_matrix_tiles_of_a_processor_speed_up_the_prompts_of_dense_models_more_than_those_of_mixtures() -> None:
