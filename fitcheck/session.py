@@ -27,17 +27,6 @@ if TYPE_CHECKING:
     from fitcheck.probe import Probing
 
 
-#: Where to get the programs that commands start.
-PAGES = {
-    "ollama": "https://ollama.com/download",
-    "llama-server": "https://github.com/ggml-org/llama.cpp/releases",
-    "vllm": "https://docs.vllm.ai",
-    "mlx_lm.server": "https://github.com/ml-explore/mlx-lm",
-    "mlx_lm.convert": "https://github.com/ml-explore/mlx-lm",
-    "transformers": "https://huggingface.co/docs/transformers",
-}
-
-
 class Asked(Struct, frozen=True):
     """A model and the request as they are meant. ``notes``: what a name was taken for, a line each."""
 
@@ -205,8 +194,9 @@ class Session:
     def missing_tools(self, commands: Iterable[str]) -> tuple[str, ...]:
         """Where to get each program that the commands start and this machine does not have, a line for each."""
         tools = dict.fromkeys(command.partition(" ")[0] for command in commands)
-        missing = (tool for tool in tools if tool in PAGES and not self.machine.pretended and not _is_here(tool))
-        return tuple(f"to install {tool}: {PAGES[tool]}" for tool in missing)
+        pages = {tool: page for row in self.facts.runtimes.runtimes.values() for tool, page in row.programs.items()}
+        missing = (tool for tool in tools if tool in pages and not self.machine.pretended and not _is_here(tool))
+        return tuple(f"to install {tool}: {pages[tool]}" for tool in missing)
 
     def report(self, command: str, summary: str, request: Request | None = None, **more: Any) -> Report:
         """A report of this session, with the versions filled in, and the machine where it was looked at."""

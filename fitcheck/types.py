@@ -678,6 +678,11 @@ class Model(Value, frozen=True):
     path: str | None = None
     publisher: str | None = None
 
+    @property
+    def longest_context_tokens(self) -> int:
+        """The most that the model takes, extended where that is published; 0 where it is not known."""
+        return self.context_extended_tokens or self.context_tokens
+
 
 # --------------------------------------------------------------------------------------------------------------------
 # Weights: a model in one quantisation, as bytes

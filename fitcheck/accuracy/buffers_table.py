@@ -36,7 +36,6 @@ from fitcheck.estimate.graph.architectures import ARCHITECTURES
 from fitcheck.estimate.graph.whole import copied_weights, planned_bytes
 from fitcheck.estimate.quantizations import Quantizations
 from fitcheck.estimate.quantize import count_rope_factors, stored_shape
-from fitcheck.estimate.subject import longest_context
 from fitcheck.types import Backend, CompressedAttention, MixtureOfExperts, Model, Shape
 
 TARGET = Path(__file__).parent.parent / "data" / "buffers.json"
@@ -181,7 +180,7 @@ def placements_of(shape: Shape, rope_factors: int) -> dict[str, dict[str, Any]]:
 
 def plans(model: Model, shape: Shape, rope_factors: int) -> dict[str, Any]:
     """All plans of one model, by "placement cache-type", and what its splits copy."""
-    longest = longest_context(model) or UNKNOWN_CONTEXT
+    longest = model.longest_context_tokens or UNKNOWN_CONTEXT
     last = max(2, -(-longest // CONTEXT_STEP)) * CONTEXT_STEP
     step = context_step(shape)
     found: dict[str, Any] = {"contexts": (step, SAMPLED)} if step > CONTEXT_STEP else {}
@@ -304,7 +303,7 @@ def build(models: Iterable[Model], quantizations: Quantizations, kept: dict[str,
         if model.shape is None or model.architecture not in ARCHITECTURES:
             continue
         shape = stored_shape(model, quantizations)
-        longest = longest_context(model)
+        longest = model.longest_context_tokens
         factors = count_rope_factors(model, shape, quantizations)
         key = msgspec.json.encode((model.architecture, longest, shape, factors))
         if key not in numbers:

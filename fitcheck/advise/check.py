@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fitcheck.advise.suit import floor_per_s, licensed, most_context, suits, takes_context
+from fitcheck.advise.suit import floor_per_s, licensed, suits, takes_context
 from fitcheck.types import Fit, Interval, Licences, Model, Request, Requirement, Verdict
 from fitcheck.units import format_bytes, format_speed, format_tokens
 
@@ -61,7 +61,7 @@ def _memory_found(fit: Fit) -> str:
 
 def _context(model: Model, request: Request) -> Iterator[Requirement]:
     if request.context_tokens is not None and not takes_context(model, request):
-        found = f"{format_tokens(most_context(model))}, the most this model takes"
+        found = f"{format_tokens(model.longest_context_tokens)}, the most this model takes"
         yield Requirement("context", False, format_tokens(request.context_tokens), found)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from fitcheck.advise.suit import DEFAULT_CONTEXT_TOKENS
-from fitcheck.types import Fit, Model
+from fitcheck.types import Fit, Model, Request
 
 #: What most publishers and guides ship, Ollama's tags among them. Below it quality falls fast.
 COMMON_QUANT = "Q4_K_M"
@@ -38,6 +38,16 @@ def command(model: Model, fit: Fit) -> str:
     if repo and fit.runtime == "llama.cpp":
         return " ".join(["llama-server -hf", f"{repo}{_suffix(fit.quant)}", *settings, *_parts(model, fit)])
     return _HUB + (repo or model.hub_repo or "") if repo or model.hub_repo else ""
+
+
+def plan_command(model: str, asked: Request) -> str:
+    """What tells which hardware would run ``model`` as it was asked for."""
+    options = [f"-q {asked.quant}"] if asked.quant else []
+    if asked.context_tokens != DEFAULT_CONTEXT_TOKENS:
+        options.append(f"-c {asked.context_tokens or 'max'}")
+    if asked.runtime not in (None, "auto"):
+        options.append(f"-r {asked.runtime}")
+    return " ".join(["fitcheck plan", model, *options])
 
 
 def is_at_hand(model: Model) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from fitcheck.estimate.fit import Estimator
-from fitcheck.estimate.subject import longest_context
 from fitcheck.types import ContextPoint, Fit, Machine, Model, Openness, Request, Verdict
 
 _CURVE = tuple(1024 * 2**power for power in range(1, 11))  # 2k … 1M
@@ -23,7 +22,7 @@ def context_curve(
 ) -> tuple[ContextPoint, ...]:
     """Need of the fit's quantisation, and speed once the context is full, at contexts from 2k up to the model's own
     maximum, the asked one among them. Pure."""
-    most = longest_context(model) or fit.context_tokens
+    most = model.longest_context_tokens or fit.context_tokens
     lengths = sorted({length for length in _CURVE if length <= most} | {fit.context_tokens})
     points = []
     for length in lengths:

@@ -73,15 +73,10 @@ def reads_in_time(speed: Speed | None, request: Request) -> bool:
     return fast and soon
 
 
-def most_context(model: Model) -> int:
-    """The longest context that a model takes, in tokens; 0 where that is not known."""
-    return max(model.context_tokens, model.context_extended_tokens or 0)
-
-
 def takes_context(model: Model, request: Request) -> bool:
     """Whether the context that is asked for is not too long for the model. The default asks for no more than a model
     has: nobody named it."""
-    asked, most = request.context_tokens, most_context(model)
+    asked, most = request.context_tokens, model.longest_context_tokens
     return asked is None or not most or asked <= max(most, DEFAULT_CONTEXT_TOKENS)
 
 

@@ -8,6 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from fitcheck.advise.check import requirements, task_requirement
+from fitcheck.advise.command import plan_command
 from fitcheck.advise.suit import for_model, for_task
 from fitcheck.errors import EXIT_NO, EXIT_OK, FitcheckError
 from fitcheck.options import RequestOptions
@@ -119,4 +120,5 @@ def _summary(checks: tuple[Check, ...], passed: bool) -> str:
 def _next_steps(checks: tuple[Check, ...], passed: bool) -> list[str]:
     if passed:
         return [c.fit.command for c in checks if c.fit and c.fit.command]
-    return [f"fitcheck plan {next(c.model for c in checks if not c.passed)}"]
+    failed = next(c for c in checks if not c.passed)
+    return [plan_command(failed.model, failed.request or Request())]

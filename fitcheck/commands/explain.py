@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from fitcheck.advise.command import plan_command
 from fitcheck.advise.explain import context_curve, licence_in_plain_words
 from fitcheck.advise.suit import for_model
 from fitcheck.estimate.runtimes import LLAMA_CPP
@@ -30,8 +31,8 @@ def explain(session: Session, request: Request, name: str) -> Report:
         fits=(fit,),
         models=(model,),
         context_curve=context_curve(model, fit, session.machine, request, session.estimator),
-        notes=(*asked.notes, *_notes(session, model, fit), *session.missing_tools(_next_steps(model, fit))),
-        next_steps=tuple(_next_steps(model, fit)),
+        notes=(*asked.notes, *_notes(session, model, fit), *session.missing_tools(_next_steps(model, fit, request))),
+        next_steps=tuple(_next_steps(model, fit, request)),
     )
 
 
@@ -65,7 +66,7 @@ def _notes(session: Session, model: Model, fit: Fit) -> list[str]:
     return notes
 
 
-def _next_steps(model: Model, fit: Fit) -> list[str]:
+def _next_steps(model: Model, fit: Fit, request: Request) -> list[str]:
     if fit.verdict is Verdict.NO:
-        return [f"fitcheck plan {model.id}"]
+        return [plan_command(model.id, request)]
     return [fit.command] if fit.command else [f"fitcheck check {model.id}"]

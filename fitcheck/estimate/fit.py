@@ -29,7 +29,7 @@ from fitcheck.estimate.served import detours
 from fitcheck.estimate.site import Site, Sites
 from fitcheck.estimate.speed import decode, depths, predict
 from fitcheck.estimate.speed_terms import Running, run_on
-from fitcheck.estimate.subject import UNKNOWN_CONTEXT, Setup, Subject, longest_context
+from fitcheck.estimate.subject import UNKNOWN_CONTEXT, Setup, Subject
 from fitcheck.types import (
     Backend,
     DeviceUse,
@@ -63,7 +63,6 @@ class Quick(Struct, frozen=True):
     context_tokens: int
     share_on_gpu: float
     decode_per_s: Interval | None
-    disk_bytes: int
 
 
 class Estimator:
@@ -119,7 +118,6 @@ class Estimator:
             context_tokens=setup.context_tokens,
             share_on_gpu=found.share_on_gpu,
             decode_per_s=_decode(subject, quant, site, request, found),
-            disk_bytes=subject.weights(quant).file_bytes,
         )
 
     def estimate(self, model: Model, machine: Machine, request: Request, most_context: bool = True) -> Fit:
@@ -245,7 +243,7 @@ def _most_context(subject: Subject, quant: str, site: Site, request: Request, sp
     ``planned``: a context whose buffers are planned already.
     """
     model = subject.model
-    longest = longest_context(model) or UNKNOWN_CONTEXT
+    longest = model.longest_context_tokens or UNKNOWN_CONTEXT
 
     def ground_at(tokens: int) -> Ground:
         return _ground(subject, quant, site, subject.setup(replace(request, context_tokens=tokens), site))

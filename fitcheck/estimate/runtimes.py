@@ -24,14 +24,15 @@ class Runtime(Struct, frozen=True, forbid_unknown_fields=True):
     it. ``flash_heads``: head sizes that a backend has flash attention kernels for (absent: all). ``targets``: the gfx
     targets that its builds of a backend are made for, by backend or by backend and system ("rocm windows"; absent:
     all); ``least_capability``: the oldest CUDA compute capability. ``command`` runs a model as it is published;
-    ``commands``: by quantisation, where that one has to be made or found first.
+    ``commands``: by quantisation, where that one has to be made or found first; ``programs``: that they start, and
+    where to get each.
     """
 
     memory: str
     quants: tuple[str, ...]
     backends: tuple[Backend, ...]
     command: str
-    page: str
+    programs: dict[str, str]
     source: str
     split: bool = False
     tensor_parallel: bool = False

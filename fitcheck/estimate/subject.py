@@ -283,13 +283,8 @@ class Subject:
 def context_of(model: Model, request: Request) -> int:
     """Tokens per sequence that are asked for: the request's, at most the model's own maximum where that is known."""
     asked = request.context_tokens or model.context_tokens or UNKNOWN_CONTEXT
-    longest = longest_context(model)
+    longest = model.longest_context_tokens
     return min(asked, longest) if longest else asked
-
-
-def longest_context(model: Model) -> int:
-    """The most tokens that a model takes, extended where that is published; 0 where it is not known."""
-    return model.context_extended_tokens or model.context_tokens
 
 
 def _typical(split: Split, load: Load) -> Split:
