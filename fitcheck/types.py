@@ -223,7 +223,8 @@ class Calibration(Record, frozen=True):
     ``speed_factors``: measured / predicted speed of what grows with a model's bytes and arithmetic;
     ``operation_factors``: measured / predicted time of what every operation costs however small it is (absent: that
     time follows the speed); ``variances``: of the logarithms of these two, and their covariance, by which models unlike
-    those measured get a wider interval; ``prefill_factors``: measured / predicted prefill speed.
+    those measured get a wider interval; ``prefill_factors``: measured / predicted prefill speed, ``prefill_sds``:
+    standard deviation of its logarithm from model to model.
     """
 
     date: str
@@ -234,6 +235,7 @@ class Calibration(Record, frozen=True):
     operation_factors: dict[str, float] = {}
     variances: dict[str, tuple[float, float, float]] = {}
     prefill_factors: dict[str, float] = {}
+    prefill_sds: dict[str, float] = {}
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -202,6 +202,6 @@ def _without_flash(row: dict[str, str]) -> bool:
 def _runtime(row: dict[str, str]) -> str:
     """The engine, with the year of a llama.cpp build that is not of the present."""
     year = int(row["date"][:4] or PRESENT)
-    if row["engine"] != "llama.cpp" or row["backend"] == "cpu" or year >= PRESENT:
+    if row["engine"] != "llama.cpp" or year >= PRESENT:
         return row["engine"]
     return f"llama.cpp@{max(year, 2024)}"

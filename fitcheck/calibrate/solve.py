@@ -1,15 +1,15 @@
-"""Measured speeds -> how this machine differs from the estimate: two factors per backend.
+"""Measured speeds -> how this machine differs from the estimate: two factors per backend, and one for prompts.
 
 A token's time is s / f + o x g: s seconds of reading and arithmetic, o seconds of operations, by the estimator. The
 speed f and the dearness g of an operation are those that explain the trials best, between them and the belief that both
 are about 1 (least squares of logarithms). Trials of a small and of a large model tell the two apart; one trial moves
-both, each by its part of the time.
+both, each by its part of the time. Prompts get the mean of their ratios, and how far models lie from it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import exp, log
+from math import exp, log, sqrt
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -21,6 +21,8 @@ PLAUSIBLE = (0.05, 20.0)  # measured / predicted; beyond, something else was mea
 NOISE = 0.05  # sd of ln(measured time) in repeated trials
 BELIEF_SD = 0.7  # of ln f and of ln g before the trials: half or twice is common
 STEPS = 30
+PREFILL_SD = 0.25  # of ln(prefill) between models on one machine, as published: 0.19 on processors, 0.26 on GPUs
+PREFILL_BELIEF = 2.0  # how many trials that counts for
 
 Predict = Callable[[Model, Machine, Request], Fit]
 
@@ -56,14 +58,15 @@ def with_trials(found: Calibration, trials: Sequence[Trial], machine: Machine, p
         decode.setdefault(backend, []).append(observed)
         ratio = _prefill_ratio(trial, found, where, predict)
         if ratio is not None:
-            prefill.setdefault(backend, []).append(ratio)
+            prefill.setdefault(backend, []).append(log(ratio))
     solved = {backend: solve(seen) for backend, seen in decode.items()}
     return replace(
         found,
         speed_factors={backend: round(factors.speed, 4) for backend, factors in solved.items()},
         operation_factors={backend: round(factors.operation, 4) for backend, factors in solved.items()},
         variances={backend: factors.variances for backend, factors in solved.items()},
-        prefill_factors={backend: round(_geometric_mean(ratios), 4) for backend, ratios in prefill.items()},
+        prefill_factors={backend: round(exp(_mean(ratios)), 4) for backend, ratios in prefill.items()},
+        prefill_sds={backend: round(_sd_of_another(ratios), 4) for backend, ratios in prefill.items()},
     )
 
 
@@ -136,8 +139,16 @@ def request_for(model: Model, engine: str, lengths: Lengths) -> Request:
     )
 
 
-def _geometric_mean(ratios: Sequence[float]) -> float:
-    return exp(sum(log(ratio) for ratio in ratios) / len(ratios))
+def _mean(logarithms: Sequence[float]) -> float:
+    return sum(logarithms) / len(logarithms)
+
+
+def _sd_of_another(logarithms: Sequence[float]) -> float:
+    """Standard deviation of ln(ratio) of a model that was not run."""
+    n, mean = len(logarithms), _mean(logarithms)
+    seen = sum((each - mean) ** 2 for each in logarithms)
+    variance = (PREFILL_BELIEF * PREFILL_SD**2 + seen) / (PREFILL_BELIEF + n - 1)
+    return sqrt(variance * (1 + 1 / n))
 
 
 def _backend_of(trial: Trial, machine: Machine, predict: Predict) -> str | None:

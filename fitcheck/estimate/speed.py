@@ -17,12 +17,11 @@ from __future__ import annotations
 
 from math import exp, log
 
-from fitcheck.estimate.speed_calibrated import calibrated_seconds, is_calibrated, left_open
+from fitcheck.estimate.speed_calibrated import calibrated_seconds, calibrated_spread, is_calibrated
 from fitcheck.estimate.speed_model import Seconds, SpeedModel, Spread, Term, seconds_of, term_seconds
 from fitcheck.estimate.speed_terms import Running, decode_terms, device_work, prefill_terms, token_seconds
 from fitcheck.types import Interval, Machine, Model, Origin, Request, Speed, Weights
 
-CALIBRATED = Spread(-0.1, 0.1, 1)  # a speed measured on this machine, applied to another model
 DISK_PER_S = Interval(0.5e9, 2.5e9, 6.0e9)  # SATA, a common NVMe drive, a fast one: the drive is not known
 ROUGH_WIDTH = log(3.3)  # a prefill interval wider than this is an order of magnitude
 FEW_SOURCES = 5  # a prefill spread seen in fewer sources is one too
@@ -54,7 +53,7 @@ def predict(run: Running, machine: Machine) -> Speed:
         bytes_per_token=int(sum(work.weight_bytes + work.cache_bytes + work.state_bytes for work in read)),
         bandwidth_per_s=run.devices[0].bandwidth_per_s,
         origin=_origin(run, machine),
-        rough_prefill=prefill_spread.high - prefill_spread.low > ROUGH_WIDTH or prefill_spread.sources < FEW_SOURCES,
+        rough_prefill=_is_rough(prefill_spread, run, machine),
         load_s=_load(run.costs.weights),
         assumed=tuple(dict.fromkeys(what for device in run.devices for what in device.assumed)),
     )
@@ -85,7 +84,13 @@ def spread_of(test: str, run: Running, machine: Machine, step: Seconds | None = 
     widest = max(found, key=_width)
     if not is_calibrated(run, machine, test):
         return widest
-    return min(widest, CALIBRATED.widened(left_open(step, run, machine)), key=_width)
+    return min(widest, calibrated_spread(test, run, machine, step), key=_width)
+
+
+def _is_rough(spread: Spread, run: Running, machine: Machine) -> bool:
+    """Whether a prefill speed is an order of magnitude only."""
+    seen = spread.sources >= FEW_SOURCES or is_calibrated(run, machine, "prefill")
+    return _width(spread) > ROUGH_WIDTH or not seen
 
 
 def _width(spread: Spread) -> float:

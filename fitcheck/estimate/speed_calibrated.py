@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from math import sqrt
 
-from fitcheck.estimate.speed_model import Seconds
+from fitcheck.estimate.speed_model import Seconds, Spread
 from fitcheck.estimate.speed_terms import Running
 from fitcheck.types import Machine
 
 NORMAL_80 = 1.2816  # standard deviations to either end of an 80 % interval
+CALIBRATED = Spread(-0.1, 0.1, 1)  # a decode speed measured on this machine, applied to another model
+UNKNOWN_PREFILL_SD = 0.35  # of ln(time) of another model's prompt, where a calibration does not say
 
 
 def is_calibrated(run: Running, machine: Machine, test: str) -> bool:
@@ -34,7 +36,16 @@ def calibrated_seconds(time: Seconds, run: Running, machine: Machine, test: str)
     return time.work * slowdown + time.overhead * dearness
 
 
-def left_open(step: Seconds | None, run: Running, machine: Machine) -> float:
+def calibrated_spread(test: str, run: Running, machine: Machine, step: Seconds | None) -> Spread:
+    """The interval that is left where every backend was measured here. ``step``: the time of a token, of decoding."""
+    if test == "decode":
+        return CALIBRATED.widened(_left_open(step, run, machine))
+    sds = machine.calibration.prefill_sds if machine.calibration else {}
+    most = NORMAL_80 * max(sds.get(device.backend, UNKNOWN_PREFILL_SD) for device in run.devices)
+    return Spread(-most, most, 1)
+
+
+def _left_open(step: Seconds | None, run: Running, machine: Machine) -> float:
     """By how much ln(time) of decoding is uncertain after the trials, at either end of an 80 % interval: little for
     models like those that were run, much for a small one where only a large one was."""
     calibration = machine.calibration

@@ -31,6 +31,7 @@ _LEVELS = {
     "decode/device": ("hardware", "chip"),
     "prefill/compute": ("backend", "target", "engine", "build"),
     "prefill/compute_ns": ("backend", "instructions"),
+    "prefill/block": ("instructions", "year"),
     "prefill/expert": ("backend",),
     "prefill/attention": ("backend",),
     "prefill/read": ("backend",),
@@ -95,7 +96,7 @@ class Device(Struct, frozen=True):
         """The same processor by its vector instructions alone: not every kernel uses matrix tiles (AMX)."""
         if self.names.get("instructions") != "amx":
             return self
-        return replace(self, names={**self.names, "instructions": "avx512"}, known={}, factors={})
+        return replace(self, names={**self.names, "instructions": "avx512_bf16"}, known={}, factors={})
 
     @property
     def bandwidth_measured(self) -> bool:
@@ -157,14 +158,14 @@ class Hardware:
         found = self._devices.get(name)
         if found is None:
             if name == "cpu":
-                found = _cpu(self.machine, self._engine, self.speed_model)
+                found = _cpu(self.machine, self._engine, self._year, self.speed_model)
             else:
                 found = _gpu(self.machine.accelerators[int(name[3:])], self._engine, self._year, self.speed_model)
             self._devices[name] = found
         return found
 
 
-def _cpu(machine: Machine, engine: str, speed_model: SpeedModel) -> Device:
+def _cpu(machine: Machine, engine: str, year: str, speed_model: SpeedModel) -> Device:
     bandwidth, cpu, calibration = machine.ram.bandwidth, machine.cpu, machine.calibration
     per_s = bandwidth.per_s if bandwidth else UNKNOWN_BANDWIDTH_PER_S
     measured = bandwidth is not None and bandwidth.origin is Origin.MEASURED
@@ -178,6 +179,8 @@ def _cpu(machine: Machine, engine: str, speed_model: SpeedModel) -> Device:
         names["virtual"] = "yes"
     if engine != _DEFAULT_ENGINE:
         names["runtime"] = engine
+    if year:
+        names["year"] = year
     return Device(
         backend="cpu",
         bandwidth_per_s=per_s,
@@ -189,7 +192,9 @@ def _cpu(machine: Machine, engine: str, speed_model: SpeedModel) -> Device:
 
 
 def _instructions(machine: Machine) -> str:
-    """What a core computes with; Apple's cores have no other instructions but twice the units."""
+    """What a core computes with, the newest that it has: that tells its generation, too. Apple's cores have no other
+    instructions but twice the units.
+    """
     features = machine.cpu.features
     if machine.arch.startswith(("arm", "aarch")):
         if machine.os == "darwin":
@@ -197,9 +202,11 @@ def _instructions(machine: Machine) -> str:
         return "dotprod" if "asimddp" in features else "neon"
     if "amx_int8" in features:
         return "amx"
+    if "avx512_bf16" in features:
+        return "avx512_bf16"
     if "avx512f" in features:
         return "avx512"
-    return next((name for name in ("avx2", "avx") if name in features), "sse")
+    return next((name for name in ("avx_vnni", "avx2", "avx") if name in features), "sse")
 
 
 def _gpu(card: Accelerator, engine: str, year: str, speed_model: SpeedModel) -> Device:

@@ -67,10 +67,10 @@ class SpeedModel(Struct, frozen=True):
     ``families`` explain the parameters. ``operations``: kernels or graph nodes per part of a layer.
     ``runtime_backends``: runtime -> the backend that it brings along (vllm, mlx) in place of the accelerator's.
     ``memories``: kind of memory -> compute capabilities and gfx targets that have it. ``quant_classes``: quantisation
-    -> class of its dot products on a CPU. ``dequantising``: builds ("2024 cuda") and compute capabilities that multiply
-    quantised prompts in FP16. ``spreads``: "decode/cuda" -> interval. ``unseen``: what ln widths gain at
-    both ends on hardware without measurements, ``assumed`` where an input is assumed, ``other_engine`` with an engine
-    that nobody measured on such hardware.
+    -> class of its dot products on a CPU (absent: super-blocks). ``dequantising``: builds ("2024 cuda") and compute
+    capabilities that multiply quantised prompts in FP16. ``spreads``: "decode/cuda" -> interval. ``unseen``: what ln
+    widths gain at both ends on hardware without measurements, ``assumed`` where an input is assumed, ``other_engine``
+    with an engine that nobody measured on such hardware.
     """
 
     date: str

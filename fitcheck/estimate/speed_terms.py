@@ -6,14 +6,14 @@ parallel) each does its share at the same time and all exchange activations twic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import ceil
 
 from msgspec import Struct
 
 from fitcheck.estimate.speed_device import TOKEN_S, Device, Hardware
 from fitcheck.estimate.speed_model import Seconds, SpeedModel, Term, factor_of
-from fitcheck.estimate.speed_work import Costs, Part, Work, prefill_work
+from fitcheck.estimate.speed_work import Costs, Part, PrefillWork, Work, prefill_work
 from fitcheck.types import FlashAttention, Machine, Model, Placement, Request, Weights
 
 HOP_S = 30e-6  # one hand-over of activations between devices
@@ -172,14 +172,8 @@ def _prefill_on(run: Running, number: int, own: Device, tokens: int, depth: int)
     if run.request.flash_attention is FlashAttention.OFF:
         attention += ("prefill/attention/flash/off",)
     if device.is_cpu:
-        of_quant = _quant_keys(run, "prefill")
-        compute = device.keys("prefill/compute_ns") + of_quant
-        # compute_ns is per parameter and token, of two operations
-        terms.append(Term("compute", work.dense_flop / 2.0 / peak, compute + whole))
-        if work.expert_flop:  # ggml's matrix tiles take MUL_MAT, not MUL_MAT_ID
-            by_row = device.without_tiles.keys("prefill/compute_ns") + of_quant + device.keys("prefill/expert") + whole
-            terms.append(Term("compute", work.expert_flop / 2.0 / peak, by_row))
-        terms.append(Term("compute", work.attention_flop / 2.0 / peak, compute + attention))
+        terms += _on_cores(run, device, work, whole)
+        terms.append(Term("compute", work.attention_flop / 2.0 / peak, device.keys("prefill/compute_ns") + attention))
     else:
         compute = device.keys("prefill/compute")
         sizes = (("prefill/compute/peak", peak / 1e14),)
@@ -197,6 +191,30 @@ def _prefill_on(run: Running, number: int, own: Device, tokens: int, depth: int)
     operations = batches * work.operations * 1e-6
     terms.append(Term("overhead", operations, device.keys("prefill/operation_us") + whole))
     return terms
+
+
+def _on_cores(run: Running, device: Device, work: PrefillWork, whole: tuple[str, ...]) -> Iterator[Term]:
+    """The matrix products of a prompt on a processor. ggml's matrix tiles take MUL_MAT, not MUL_MAT_ID."""
+    vectors, of_quant = device.without_tiles, _quant_keys(run, "prefill")
+    dense, routed = _shares_in_blocks(run)
+    for flop, share_in_blocks, units, more in (
+        (work.dense_flop, dense, device, ()),
+        (work.expert_flop, routed, vectors, device.keys("prefill/expert")),
+    ):
+        keys = units.keys("prefill/compute_ns") + more + whole
+        for share, of_type in ((1.0 - share_in_blocks, of_quant), (share_in_blocks, units.keys("prefill/block"))):
+            if flop * share:  # compute_ns is per parameter and token, of two operations
+                yield Term("compute", flop * share / 2.0 / device.peak_per_s, keys + of_type)
+
+
+def _shares_in_blocks(run: Running) -> tuple[float, float]:
+    """Shares of the dense and of the routed parameters that lie in blocks of 32: all of such a quantisation; of one in
+    super-blocks what falls back because its rows are no multiple of them.
+    """
+    found = run.speed_model.quant_classes.get(run.costs.weights.quant)
+    if found is None:
+        return run.costs.narrow_shares
+    return (1.0, 1.0) if found == "block" else (0.0, 0.0)
 
 
 def _model_keys(run: Running, test: str) -> tuple[str, ...]:

@@ -7,6 +7,8 @@ recurrent state. Tables that are looked up (embeddings) are not read whole.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cached_property
 from operator import mul
 from typing import NamedTuple, Protocol
 
@@ -14,6 +16,7 @@ from msgspec import Struct
 
 from fitcheck.estimate.cache import recurrent_bytes
 from fitcheck.estimate.memory import layers_of_kinds
+from fitcheck.estimate.tensors import QUANTISED, Matrix, layer_tensors
 from fitcheck.types import (
     Attention,
     CompressedAttention,
@@ -32,6 +35,8 @@ from fitcheck.types import (
     Shape,
     Weights,
 )
+
+SUPER_BLOCK = 256  # elements of K-quants and their like
 
 
 class Part(Protocol):
@@ -117,6 +122,14 @@ class Costs:
         self._reads: dict[tuple[float, float, float], list[float]] = {}
         self._without_caches: dict[tuple[int, int, float, bool], tuple[tuple[int, ...], Work]] = {}
 
+    @cached_property
+    def narrow_shares(self) -> tuple[float, float]:
+        """Shares of the layers' dense and of their routed parameters whose rows are no multiple of a super-block."""
+        counts = layers_of_kinds(self.shape.layers)
+        tensors = [layer_tensors(kind, self.shape) for kind in self.shape.kinds[: len(counts)]]
+        dense = _narrow_share([each.mixer + each.ffn for each in tensors], counts)
+        return dense, _narrow_share([each.experts for each in tensors], counts)
+
     def groups(self, first: int, last: int) -> list[tuple[LayerBytes, KindCost, int]]:
         """The distinct sizes of layers among [first, last), each with its kind and how many there are."""
         counts = layers_of_kinds(self.weights.layers, first, last)
@@ -184,6 +197,16 @@ class Costs:
             return 1.0
         with_experts = sum([n for size, _, n in self.groups(part.first_layer, part.last_layer) if size.experts])
         return min(1.0, part.expert_layers / with_experts) if with_experts else 1.0
+
+
+def _narrow_share(parts: Sequence[tuple[Matrix, ...]], counts: tuple[int, ...]) -> float:
+    whole = narrow = 0
+    for part, n in zip(parts, counts, strict=True):
+        for matrix in part:
+            if matrix.rows > 1 and matrix.precision == QUANTISED:
+                whole += n * matrix.elements
+                narrow += n * matrix.elements * bool(matrix.columns % SUPER_BLOCK)
+    return narrow / max(1, whole)
 
 
 def output_bytes(weights: Weights) -> int:

@@ -14,7 +14,7 @@ from fitcheck.calibrate.solve import PLAUSIBLE, Observed, request_for, solve, wi
 from fitcheck.calibrate.trials import Lengths, Trial
 from fitcheck.estimate.fit import Estimator
 from fitcheck.probe.pretend import pretend
-from fitcheck.types import Calibration, Fit, Machine, Model, Request
+from fitcheck.types import Calibration, Fit, Interval, Machine, Model, Request
 
 MODELS = {model.id: replace(model, file_quant="Q4_K_M") for model in catalog.load().models}
 MODEL, TINY, LARGE, EXPERTS = (
@@ -103,6 +103,26 @@ def test_what_no_trial_was_like_keeps_a_wide_interval() -> None:
     assert width(TINY, by_both) < 1.6 and width(LARGE, by_both) < 1.6
     for model in (TINY, LARGE, EXPERTS):
         assert width(model, by_one) <= width(model, CARD)  # to measure something is never worse than nothing
+
+
+def test_prompts_are_as_uncertain_as_the_trials_differ() -> None:
+    def prompt(model: Model, machine: Machine) -> Interval:
+        speed = predict(model, machine, request_for(model, "llama.cpp", Lengths())).speed
+        assert speed is not None and speed.prefill_per_s is not None
+        return speed.prefill_per_s
+
+    def widths(*ratios: float) -> float:
+        trials = [
+            Trial("llama.cpp", model, 10.0, ratio * prompt(model, PROCESSOR).likely, "cpu")
+            for model, ratio in zip((TINY, MODEL, LARGE), ratios, strict=False)
+        ]
+        found = prompt(EXPERTS, replace(PROCESSOR, calibration=with_trials(EMPTY, trials, PROCESSOR, predict)))
+        return found.high / found.low
+
+    alike, apart, one = widths(1.2, 1.2, 1.2), widths(0.8, 1.2, 1.8), widths(1.2)
+    before = prompt(EXPERTS, PROCESSOR)
+    assert 1.2 < alike < one and alike < apart
+    assert max(one, apart) <= before.high / before.low
 
 
 def test_a_speed_that_cannot_be_of_this_machine_is_not_believed() -> None:

@@ -115,7 +115,7 @@ def _print(
     print(
         f"{'DECODE':34}  measured  before           inside  off    after  off      PREFILL  before   off    after  off"
     )
-    inside = near = 0
+    inside = near = read_inside = read_inside_now = 0
     for model in models:
         decode, prefill = ran[model.id]
         was, is_now = before[model.id][0], after[model.id][0]
@@ -123,6 +123,8 @@ def _print(
         inside, near = inside + holds, near + (abs(is_now.likely / decode - 1.0) <= NEAR)
         read, read_now = (found[model.id][1] for found in (before, after))
         assert read is not None and read_now is not None
+        read_inside += read.low <= prefill <= read.high
+        read_inside_now += read_now.low <= prefill <= read_now.high
         name = Path(model.path or model.id).stem
         print(
             f"{name[:34]:34}{decode:9.1f}  {was.low:5.1f}-{was.high:<5.1f} {'yes' if holds else 'no ':>10}"
@@ -131,6 +133,7 @@ def _print(
             f" {read_now.likely:8.1f} {read_now.likely / prefill - 1:+5.0%}"
         )
     print(f"before: {inside} of {len(models)} inside; after: {near} of {len(models)} within {NEAR:.0%}")
+    print(f"prompts: {read_inside} inside before, {read_inside_now} after")
     return 0 if inside >= INSIDE and near == len(models) else 1
 
 

@@ -14,7 +14,7 @@ from fitcheck.estimate.quantize import weights
 from fitcheck.estimate.speed import decode, predict
 from fitcheck.estimate.speed_model import SpeedModel, seconds_of
 from fitcheck.estimate.speed_nearest import nearest
-from fitcheck.estimate.speed_terms import decode_terms, running, token_seconds
+from fitcheck.estimate.speed_terms import decode_terms, prefill_terms, running, token_seconds
 from fitcheck.probe.pretend import pretend
 from fitcheck.types import (
     Backend,
@@ -200,17 +200,27 @@ def test_the_time_of_a_token_is_the_sum_of_its_terms(hardware: str, model: Model
             assert token_seconds(run, depth) == pytest.approx(terms, rel=1e-12)
 
 
-def test_matrix_tiles_of_a_processor_speed_up_the_prompts_of_dense_models_more_than_those_of_mixtures() -> None:
-    tiles = pretend("Xeon w5-3425 (CPU)")
-    without = tuple(name for name in tiles.cpu.features if not name.startswith("amx"))
-    vectors = replace(tiles, cpu=replace(tiles.cpu, features=without))
+def test_matrix_tiles_of_a_processor_serve_dense_layers_and_not_routed_experts() -> None:
+    tiles, sized = pretend("Xeon w5-3425 (CPU)"), weights(EXPERTS, "Q4_K_M", FACTS.quantizations)
+    run = running(EXPERTS, sized, on(tiles, EXPERTS), tiles, Request(), "llama.cpp", FACTS.speed_model)
+    units = {key.rpartition("/")[2] for term in prefill_terms(run, 512) for key in term.keys if "/instructions/" in key}
+    routed = [term for term in prefill_terms(run, 512) if "prefill/expert/backend/cpu" in term.keys]
+    assert units == {"amx", "avx512_bf16"} and routed
+    assert all("prefill/compute_ns/instructions/avx512_bf16" in term.keys for term in routed)
 
-    def gain(model: Model) -> float:
-        fast, slow = (speed(machine, model, prompt_tokens=512).prefill_per_s for machine in (tiles, vectors))
-        assert fast is not None and slow is not None
-        return fast.likely / slow.likely
 
-    assert gain(DENSE) > 1.5 > gain(EXPERTS) >= 1.0
+def test_rows_that_are_no_multiple_of_a_super_block_are_timed_in_blocks() -> None:
+    machine = pretend("Ryzen 9 9950X (CPU)")
+    wide, narrow = MODELS["llama-3.2-1b"], MODELS["gemma-3-270m"]
+    shares = []
+    for model in (wide, narrow):
+        sized = weights(model, "Q4_K_M", FACTS.quantizations)
+        run = running(model, sized, on(machine, model), machine, Request(), "llama.cpp", FACTS.speed_model)
+        products = [term for term in prefill_terms(run, 512) if not any("/attention/" in key for key in term.keys)]
+        products = [term for term in products if term.what == "compute"]
+        in_blocks = [term for term in products if any(key.startswith("prefill/block/") for key in term.keys)]
+        shares.append(sum(term.base_s for term in in_blocks) / sum(term.base_s for term in products))
+    assert shares[0] == 0.0 and 0.5 < shares[1] < 1.0  # 640 columns, but for what reads 2,048 and 1,024
 
 
 def test_intervals_widen_where_nothing_was_measured() -> None:
