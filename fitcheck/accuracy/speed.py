@@ -73,7 +73,7 @@ PREFILL = (
     *(Goal(name, _of(name)) for name in ("cuda", "metal")),
     Goal("vulkan (rough)", _of("vulkan")),
     Goal("rocm (rough)", _of("rocm")),
-    Goal("cpu (rough)", _of("cpu")),
+    Goal("cpu", _of("cpu")),
 )
 COVERAGE = (0.76, 0.84)
 WIDEST = 2.4
