@@ -48,11 +48,15 @@ class Session:
         self.on = on
         self.corrections = (ram_bytes, vram_bytes, bandwidth_per_s)
         self._probing: Probing | None = None
+        self._base: Session | None = None
 
     @classmethod
-    def of(cls, machine: Machine | None) -> Session:
-        """A session on a machine that is at hand; None is this one."""
+    def of(cls, machine: Machine | None, base: Session | None = None) -> Session:
+        """A session on a machine that is at hand; None is this one. ``base``: whose catalog, tables and estimator it
+        has.
+        """
         session = cls()
+        session._base = base
         if machine is not None:
             session.use(machine)
         return session
@@ -83,6 +87,8 @@ class Session:
     @cached_property
     def catalog(self) -> Catalog:
         """The built-in models and the user's own."""
+        if self._base is not None:
+            return self._base.catalog
         from fitcheck.catalog import load
 
         return load(user_folder())
@@ -90,6 +96,8 @@ class Session:
     @cached_property
     def facts(self) -> Facts:
         """The tables of ``fitcheck/data``."""
+        if self._base is not None:
+            return self._base.facts
         from fitcheck import facts
 
         return facts.load()
@@ -97,6 +105,8 @@ class Session:
     @cached_property
     def estimator(self) -> Estimator:
         """One estimator for the whole session, its tables read: it remembers what answers have in common."""
+        if self._base is not None:
+            return self._base.estimator
         from fitcheck.estimate.fit import Estimator
 
         self.facts.read()
@@ -105,6 +115,8 @@ class Session:
     @cached_property
     def qualities(self) -> Qualities:
         """How good the answers of each model are, from the catalog's public scores."""
+        if self._base is not None:
+            return self._base.qualities
         from fitcheck.advise.quality import Qualities
 
         return Qualities(self.catalog.models, self.facts.quantizations)

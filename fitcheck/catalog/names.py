@@ -51,7 +51,16 @@ def names_of(model: Model) -> Iterator[str]:
 
 def find(text: str, catalog: Catalog) -> Model:
     """The model that ``text`` names. Raises FitcheckError ``unknown_model`` or ``ambiguous_model`` with suggestions."""
-    return Names(catalog.models).find(text)
+    return _names(catalog.models).find(text)
+
+
+_last: list[Names] = []  # those of the last catalog, for the next name
+
+
+def _names(models: tuple[Model, ...]) -> Names:
+    if not _last or _last[0].models is not models:
+        _last[:] = [Names(models)]
+    return _last[0]
 
 
 def library(text: str, models: Iterable[Model]) -> list[tuple[str, Model]]:
@@ -66,9 +75,9 @@ class Names:
     """The names of some models, ready to look many up."""
 
     def __init__(self, models: Iterable[Model]) -> None:
-        self._models = tuple(models)
+        self.models = tuple(models)
         self._exact: dict[str, list[Model]] = {}
-        for model in self._models:
+        for model in self.models:
             for name in names_of(model):
                 self._exact.setdefault(name.casefold(), []).append(model)
 
@@ -76,7 +85,7 @@ class Names:
     def _entries(self) -> dict[str, list[Entry]]:
         """Every name as it is read, by the letters of its words in alphabetical order: all that may be the same."""
         entries: dict[str, list[Entry]] = {}
-        for model in self._models:
+        for model in self.models:
             for entry in _entries(model):
                 entries.setdefault(_letters(entry.spelling), []).append(entry)
         return entries
@@ -99,7 +108,7 @@ class Names:
                     return found[0]
                 if found:
                     raise _ambiguous(text, found)
-        raise _unknown(text, asked, self._models)
+        raise _unknown(text, asked, self.models)
 
     def _alike(self, asked: Spelling) -> list[Entry]:
         """Names with the same letters, with and without the publishers that ``asked`` may hold."""

@@ -242,14 +242,19 @@ def _most_context(subject: Subject, quant: str, site: Site, request: Request, sp
     """The most tokens per sequence that still fit in this placement, a multiple of 256; 0 where none do.
     ``planned``: a context whose buffers are planned already.
     """
-    model = subject.model
-    longest = model.longest_context_tokens or UNKNOWN_CONTEXT
+    key = (site, quant, split, replace(request, context_tokens=None))
+    known = subject.most_contexts.get(key)
+    if known is not None:
+        return known
 
     def ground_at(tokens: int) -> Ground:
         return _ground(subject, quant, site, subject.setup(replace(request, context_tokens=tokens), site))
 
+    longest = subject.model.longest_context_tokens or UNKNOWN_CONTEXT
     parallel = site.row.tensor_parallel and bool(site.gpus)
-    return most_context(ground_at, split, CELL_STEP, planned, longest, request.margin_bytes or 0, parallel)
+    found = most_context(ground_at, split, CELL_STEP, planned, longest, request.margin_bytes or 0, parallel)
+    subject.most_contexts[key] = found
+    return found
 
 
 def _running(subject: Subject, quant: str, site: Site, request: Request, found: Candidate) -> Running:

@@ -56,8 +56,8 @@ class Setup(Struct, frozen=True):
 
 
 class Subject:
-    """One model; ``decoding``: its speeds so far, by all that they depend on. Raises FitcheckError for a model without
-    a shape.
+    """One model; ``decoding``, ``most_contexts``: its speeds and the most context so far, by all that they depend on.
+    Raises FitcheckError for a model without a shape.
     """
 
     def __init__(self, model: Model, tables: Tables) -> None:
@@ -65,6 +65,7 @@ class Subject:
         self.shape = stored_shape(model, tables.quantizations)
         self._tables = tables
         self.decoding: dict[tuple[object, ...], Interval] = {}
+        self.most_contexts: dict[tuple[object, ...], int] = {}
         self._stored: dict[str, Stored] = {}
         self._weights: dict[str, Weights] = {}
         self._costs: dict[str, Costs] = {}
