@@ -1,9 +1,9 @@
 """How long one estimate takes: ``python -m fitcheck.accuracy.estimates`` prints microseconds of processor time.
 
 Models of the catalog in the placement that they get: on a GPU, split, on the processor. As in the program, nothing
-collects garbage. ``estimate`` remembers its answers: the same question again must take at most ``LIMIT``. All other
-rows are the numbers that ranking needs (``quick``), of questions that were never asked before, about a model in a
-quantisation
+collects garbage. ``Estimator.estimate`` and ``fitcheck.estimate`` remember their answers: the same question again must
+take at most ``LIMIT``. All other rows are the numbers that ranking needs (``Estimator.quick``), of questions that were
+never asked before, about a model in a quantisation
 
 - that was asked about: with another context, with another margin, on a machine with other memory;
 - that was asked about, with a type of cache that was not;
@@ -21,9 +21,10 @@ from functools import partial
 
 from msgspec.structs import replace
 
+from fitcheck import api
 from fitcheck.estimate.fit import Estimator
 from fitcheck.session import Session
-from fitcheck.types import Machine, Model, PlacementKind, Request, Verdict
+from fitcheck.types import Fit, Machine, Model, PlacementKind, Request, Verdict
 
 QUANT, OTHER_QUANT = "Q4_K_M", "Q5_K_M"
 MACHINES = {
@@ -34,7 +35,7 @@ MACHINES = {
 MODELS = 40  # of each placement
 CONTEXTS = tuple(range(4096, 8192, 512))
 MARGINS = tuple(megabytes << 20 for megabytes in range(512, 1024, 64))
-AGAIN = "the same again"
+AGAIN = ("the same again", "fitcheck.estimate again")
 LIMIT = 50.0  # microseconds, median
 
 Placed = tuple[Model, Machine]
@@ -70,10 +71,13 @@ def times(session: Session, placed: list[Placed]) -> dict[str, list[float]]:
     asked = Request()
     whole = replace(asked, quant=QUANT)
     estimator = Estimator(session.facts)
-    asked_before = [partial(estimator.estimate, model, machine, whole, False) for model, machine in placed]
-    for question in asked_before:
-        question()
-    found = {AGAIN: [microseconds(question) for question in asked_before]}
+    found: dict[str, list[float]] = {}
+    functions: tuple[Callable[..., Fit], ...] = (estimator.estimate, api.estimate)
+    for name, function in zip(AGAIN, functions, strict=True):
+        asked_before = [partial(function, model, machine, whole) for model, machine in placed]
+        for question in asked_before:
+            question()
+        found[name] = [microseconds(question) for question in asked_before]
 
     def ask(name: str, model: Model, quant: str, machine: Machine, request: Request) -> None:
         took = microseconds(partial(estimator.quick, model, quant, machine, request))
@@ -115,14 +119,14 @@ def main() -> int:
     session = Session("cpu")
     session.facts.read()
     columns = {kind: times(session, placed_models(session, kind)) for kind in PlacementKind}
-    print(f"{'median, 90 % below':22}" + "".join(f"{kind.value:>16}" for kind in columns) + "   microseconds")
+    print(f"{'median, 90 % below':24}" + "".join(f"{kind.value:>16}" for kind in columns) + "   microseconds")
     for name in columns[PlacementKind.GPU]:
         rows = [sorted(found[name]) for found in columns.values()]
         cells = [f"{statistics.median(row):8.0f} {row[int(0.9 * len(row))]:7.0f}" for row in rows]
-        print(f"{name:22}" + "".join(cells))
-    slowest = max(statistics.median(found[AGAIN]) for found in columns.values())
+        print(f"{name:24}" + "".join(cells))
+    slowest = max(statistics.median(found[name]) for found in columns.values() for name in AGAIN)
     if slowest > LIMIT:
-        print(f"missed: {AGAIN} takes {slowest:.0f}, at most {LIMIT:.0f}")
+        print(f"missed: the same again takes {slowest:.0f}, at most {LIMIT:.0f}")
     return int(slowest > LIMIT)
 
 
