@@ -6,6 +6,7 @@ Decode, one token:
 Prefill, n tokens:
     t = sum over devices of (dense FLOP + expert FLOP x expert + attention FLOP x attention) / peak x compute
         + ceil(n / ubatch) x (weights touched / bandwidth x read + operations x operation_us),   plus hand-overs
+    [CPU] FLOP of weights in blocks of 32 x block, by the instructions that the processor has
 Several sequences: the weights are read once per step, caches and arithmetic once per sequence.
 
 The factors are products of parameters by backend, engine, card and model, fitted to published
