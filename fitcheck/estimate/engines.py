@@ -1,8 +1,8 @@
 """How engines other than llama.cpp use memory, where their form differs.
 
 vLLM takes a share of each card, keeps weights, activations and CUDA graphs in it, and turns the rest into pages of KV
-cache; it splits layers over cards in equal shares. MLX and transformers keep weights and a growing cache, and a peak of
-activations while they read the prompt. None of this is exact: answers say so.
+cache; ``parallel`` shares a model out over its cards. MLX and transformers keep weights and a growing cache, and a peak
+of activations while they read the prompt. None of this is exact: answers say so.
 """
 
 from __future__ import annotations
@@ -65,10 +65,11 @@ def activations(shape: Shape, row: Runtime, request: Request, context_tokens: in
     logits = request.parallel * shape.vocab_size * 4
 
     def found(split: Split) -> ComputeBuffers:
-        gpus = len(split.ends) - 1
-        each = batch // gpus if gpus and row.tensor_parallel else batch
+        each = batch // split.group + row.graph_bytes
+        stages = len(split.ends) - 1
         host = batch + logits if split.ends[0] else 0
-        return ComputeBuffers((host, *[each + logits + row.graph_bytes] * gpus), False)
+        gpus = [each + (logits if stage == split.output else 0) for stage in range(1, stages + 1)]
+        return ComputeBuffers((host, *[size for size in gpus for _ in range(split.group)]), False)
 
     return found
 
@@ -87,10 +88,10 @@ def share_of(gpu: Gpu, utilization: float) -> Gpu:
 
 def pages_note(found: Candidate, context_tokens: int, sequences: int) -> str:
     """How many tokens and sequences the memory that is left can hold as pages of KV cache."""
-    per_token = min(use.parts.kv for use in found.uses) / (context_tokens * sequences)
-    room = min(use.left + use.parts.kv for use in found.uses)
-    if per_token <= 0 or room <= 0:
+    asked = context_tokens * sequences
+    held = [(use.left + use.parts.kv) * asked // use.parts.kv for use in found.uses if use.parts.kv]
+    tokens = min(held, default=0)
+    if tokens <= 0:
         return ""
-    tokens = int(room / per_token)
     at_once = f"{tokens // context_tokens} times {context_tokens:,}"
     return f"paged KV cache holds {tokens:,} tokens, {at_once} at once"

@@ -45,8 +45,10 @@ def flags_of(found: Candidate, setup: Setup, site: Site) -> tuple[str, ...]:
     if site.row.memory == LLAMA_CPP:
         return tuple(_llama_cpp_flags(found, setup, site))
     if site.row.tensor_parallel:
-        cards = ("--tensor-parallel-size", str(len(found.uses))) if len(found.uses) > 1 else ()
-        return ("--max-model-len", str(setup.context_tokens), *cards)
+        group, stages = found.split.group, len(found.uses) // found.split.group
+        tensor = ("--tensor-parallel-size", str(group)) if group > 1 else ()
+        pipeline = ("--pipeline-parallel-size", str(stages)) if stages > 1 else ()
+        return ("--max-model-len", str(setup.context_tokens), *tensor, *pipeline)
     return ()
 
 

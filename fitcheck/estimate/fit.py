@@ -20,8 +20,8 @@ from msgspec.structs import replace
 from fitcheck.estimate import runtimes as engines
 from fitcheck.estimate.buffers import ComputeBuffers
 from fitcheck.estimate.cache import CELL_STEP
-from fitcheck.estimate.longest import most_context
-from fitcheck.estimate.placement import Candidate, Ground, Split, best_candidate, parallel_candidate
+from fitcheck.estimate.longest import left_of, most_context, most_that_fits
+from fitcheck.estimate.placement import Candidate, Ground, Split, best_candidate
 from fitcheck.estimate.placement import planned as with_plan
 from fitcheck.estimate.reach import least_bytes_per_weight
 from fitcheck.estimate.runtimes import Runtimes
@@ -205,9 +205,14 @@ def _placed(subject: Subject, quant: str, site: Site, setup: Setup, planned: boo
     buffers, some 10 ms where no table has it.
     """
     ground = _ground(subject, quant, site, setup)
-    parallel = site.row.tensor_parallel and site.gpus
-    found = parallel_candidate(ground) if parallel else best_candidate(ground)
+    found = _shared(subject, ground) if site.row.tensor_parallel and site.gpus else best_candidate(ground)
     return with_plan(ground, found) if planned else found
+
+
+def _shared(subject: Subject, ground: Ground) -> Candidate:
+    from fitcheck.estimate.parallel import parallel_candidate
+
+    return parallel_candidate(ground, subject.shape)
 
 
 def _ground(subject: Subject, quant: str, site: Site, setup: Setup) -> Ground:
@@ -251,8 +256,11 @@ def _most_context(subject: Subject, quant: str, site: Site, request: Request, sp
         return _ground(subject, quant, site, subject.setup(replace(request, context_tokens=tokens), site))
 
     longest = subject.model.longest_context_tokens or UNKNOWN_CONTEXT
-    parallel = site.row.tensor_parallel and bool(site.gpus)
-    found = most_context(ground_at, split, CELL_STEP, planned, longest, request.margin_bytes or 0, parallel)
+    margin = request.margin_bytes or 0
+    if site.row.tensor_parallel and site.gpus:
+        found = most_that_fits(lambda tokens: left_of(_shared(subject, ground_at(tokens))) - margin, CELL_STEP, longest)
+    else:
+        found = most_context(ground_at, split, CELL_STEP, planned, longest, margin)
     subject.most_contexts[key] = found
     return found
 

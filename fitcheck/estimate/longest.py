@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fitcheck.estimate.buffers import ComputeBuffers
-from fitcheck.estimate.placement import Candidate, Ground, Split, candidate, no_buffers, parallel_candidate
+from fitcheck.estimate.placement import Candidate, Ground, Split, candidate, no_buffers
 
 
 def most_context(
-    ground_at: Callable[[int], Ground], split: Split, step: int, planned: int, longest: int, margin: int, parallel: bool
+    ground_at: Callable[[int], Ground], split: Split, step: int, planned: int, longest: int, margin: int
 ) -> int:
     """The most tokens per sequence, a multiple of ``step`` or ``longest`` itself, whose need leaves ``margin`` bytes on
-    every device; 0 where none does. ``ground_at`` gives what a placement is chosen by at a context; ``parallel``:
-    placed anew for tensor parallelism. Exact wherever the engine's graph is known.
+    every device; 0 where none does. ``ground_at`` gives what a placement is chosen by at a context. Exact wherever the
+    engine's graph is known.
     """
-    if parallel:
-        return most_that_fits(lambda tokens: _left(parallel_candidate(ground_at(tokens))) - margin, step, longest)
 
     def at_most(tokens: int) -> Candidate:
         return candidate(ground_at(tokens), split)
 
     if ground_at(longest).plan is None or at_most(longest).exact:
-        return most_that_fits(lambda tokens: _left(at_most(tokens)) - margin, step, longest)
+        return most_that_fits(lambda tokens: left_of(at_most(tokens)) - margin, step, longest)
     return _Planned(ground_at, split, step, margin).most(planned, longest)
 
 
@@ -74,7 +72,7 @@ class _Planned:
         return here + (tokens - last) * (here - there) // (last - first) if last != first else here
 
     def _bound(self, tokens: int) -> int:
-        return _left(candidate(self._ground_at(tokens), self._split)) - self._margin
+        return left_of(candidate(self._ground_at(tokens), self._split)) - self._margin
 
     def _lefts(self, tokens: int, compute: ComputeBuffers | None) -> tuple[int, ...]:
         found = candidate(self._ground_at(tokens), self._split, compute)
@@ -87,7 +85,8 @@ class _Planned:
         return any(left < a - b for left, a, b in zip(lefts, now, then, strict=True))
 
 
-def _left(found: Candidate) -> int:
+def left_of(found: Candidate) -> int:
+    """What is left on the fullest device."""
     return min(use.left for use in found.uses)
 
 

@@ -44,7 +44,7 @@ class Split(Struct, frozen=True):
     ``gpu_layers``: how many layers, counted from the last, lie on GPUs (``-ngl``; one more than layers: the output
     matrix too); ``cpu_expert_layers``: so many layers from the first keep their experts in RAM (``--n-cpu-moe``);
     Device i (0 the host, 1 the first GPU, …) holds the layers from ``ends[i - 1]`` up to ``ends[i]``; ``output`` is
-    the device of the output matrix.
+    the device of the output matrix. ``group``: so many GPUs share what one device is said to hold (vLLM).
     """
 
     kind: PlacementKind
@@ -52,6 +52,7 @@ class Split(Struct, frozen=True):
     cpu_expert_layers: int
     ends: tuple[int, ...]
     output: int
+    group: int = 1
 
     @property
     def layer_devices(self) -> tuple[int, ...]:
@@ -126,7 +127,9 @@ class Candidate(Struct, frozen=True):
     def parts(self) -> list[Part]:
         """What each device carries, in the order of ``uses``; of host and GPU in one memory, the GPU."""
         split, found = self.split, []
-        for device, use in enumerate(self.uses, start=0 if self.uses[0].name == "cpu" else 1):
+        host = self.uses[0].name == "cpu"
+        for number, use in enumerate(self.uses):
+            device = number if host else number // split.group + 1
             first, last = split.ends[device - 1] if device else 0, split.ends[device]
             layers = (first, last) if last > first else (0, 0)
             found.append(Part(use.name, *layers, use.expert_layers, split.output == device))
@@ -396,34 +399,3 @@ def _first(fits: Callable[[int], bool], low: int, high: int) -> int | None:
             return None
         low, tried, step = tried + 1, min(tried + step, high), 2 * step
     return low + bisect_left(range(low, tried), True, key=fits)
-
-
-def parallel_candidate(ground: Ground) -> Candidate:
-    """Tensor parallel, as vLLM does it: every layer in equal shares on 1, 2, 4, … GPUs, the fewest that hold it."""
-    count = 1
-    while True:
-        found = _shared_by(ground, count)
-        if found.verdict is not Verdict.NO or 2 * count > len(ground.gpus):
-            return found
-        count *= 2
-
-
-def _shared_by(ground: Ground, count: int) -> Candidate:
-    load = ground.load
-    split = Split(PlacementKind.GPU, load.n_layers + 1, 0, (0, *[load.n_layers] * count), count)
-    layers, caches, compute = load.weights, load.caches, ground.compute(split)
-    weights = layers.gpu.total + layers.stored.first_layer.gpu + layers.output.gpu
-    share, kv, state = [-(-size // count) for size in (weights, caches.gpu.total, caches.state.total)]
-    experts, encoder = layers.expert_layers.total, ground.encoders.on_gpu.weights
-    uses = tuple(
-        [
-            Use(
-                gpu.name,
-                gpu.have_bytes,
-                Parts(share, kv, state, compute.bytes[index], 0, gpu.overhead_bytes, encoder, 0),
-                experts,
-            )
-            for index, gpu in enumerate(ground.gpus[:count], start=1)
-        ]
-    )
-    return Candidate(split, uses, verdict_of(uses, ground.margin), exact=False)

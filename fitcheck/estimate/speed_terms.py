@@ -7,6 +7,7 @@ parallel) each does its share at the same time and all exchange activations twic
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from math import ceil
 
 from msgspec import Struct
@@ -27,8 +28,9 @@ CACHE_BYTES = {
 
 
 class Running(Struct, frozen=True):
-    """A placed model: what runs where. ``uses`` are the devices that have work, ``devices`` what they can do; ``held``:
-    which share of the routed experts of its own layers each holds.
+    """A placed model: what runs where. ``uses`` are the devices that have work, one after the other, ``devices`` what
+    they can do; ``held``: which share of the routed experts of its own layers each holds. ``parallel``: so many cards
+    share each of ``uses``, which stands for the slowest; ``link_per_s``: of the slowest link between any two.
     """
 
     costs: Costs
@@ -37,7 +39,8 @@ class Running(Struct, frozen=True):
     uses: tuple[Part, ...]
     devices: tuple[Device, ...]
     held: tuple[float, ...]
-    parallel: int  # how many devices share every layer
+    parallel: int = 1
+    link_per_s: float = 1.0
 
     @property
     def is_split(self) -> bool:
@@ -65,12 +68,26 @@ def run_on(hardware: Hardware, costs: Costs, parts: Sequence[Part], request: Req
     devices = tuple([hardware.device(use.device) for use in uses])
     speed_model = hardware.speed_model
     if len(uses) == 1:
-        return Running(costs, request, speed_model, uses, devices, (1.0,), 1)
-    held = tuple([costs.experts_held(use) for use in uses])
-    if len({(use.first_layer, use.last_layer) for use in uses}) > 1:
-        return Running(costs, request, speed_model, uses, devices, held, 1)
-    slowest_first = tuple(sorted(devices, key=lambda device: device.bandwidth_per_s))
-    return Running(costs, request, speed_model, uses, slowest_first, held, len(uses))
+        return Running(costs, request, speed_model, uses, devices, (1.0,))
+    stages = [list(stage) for _, stage in groupby(zip(uses, devices, strict=True), key=_layers_of)]
+    slowest = [min(stage, key=lambda pair: pair[1].bandwidth_per_s) for stage in stages]
+    held = tuple([costs.experts_held(use) for use, _ in slowest])
+    return Running(
+        costs,
+        request,
+        speed_model,
+        tuple([use for use, _ in slowest]),
+        tuple([device for _, device in slowest]),
+        held,
+        len(stages[0]),
+        min([device.link_per_s for device in devices]),
+    )
+
+
+def _layers_of(pair: tuple[Part, Device]) -> tuple[int, int] | str:
+    """What the devices of one stage have in common."""
+    use, _ = pair
+    return (use.first_layer, use.last_layer) if use.last_layer > use.first_layer else use.device
 
 
 def _has_work(use: Part) -> bool:
@@ -95,8 +112,6 @@ def decode_terms(run: Running, depth: float) -> list[Term]:
     terms = []
     for number, device in enumerate(run.devices):
         terms += _decode_on(run, device, device_work(run, number, depth), run.parallel)
-        if run.parallel > 1:
-            break  # the others do the same at the same time, and none is slower
     terms.append(Term("overhead", TOKEN_S, run.devices[0].keys("decode/token_ms")))
     return terms + _link_terms(run, 1)
 
@@ -140,8 +155,6 @@ def token_seconds(run: Running, depth: float) -> Seconds:
             overhead += launched * of_model
         if not number:
             overhead += factors.token_s
-        if run.parallel > 1:
-            break
     return Seconds(spent + sum([term.base_s for term in _link_terms(run, 1)]), overhead)
 
 
@@ -150,8 +163,6 @@ def prefill_terms(run: Running, prompt_tokens: int, depth: int = 0) -> list[Term
     terms = []
     for number, device in enumerate(run.devices):
         terms += _prefill_on(run, number, device, prompt_tokens, depth)
-        if run.parallel > 1:
-            break
     return terms + _link_terms(run, prompt_tokens)
 
 
@@ -237,14 +248,13 @@ def _quant_keys(run: Running, test: str) -> tuple[str, ...]:
 
 def _link_terms(run: Running, tokens: int) -> list[Term]:
     """Activations that travel: once per border of a layer split, twice per layer between cards that share layers."""
-    if not run.is_split:
+    if not run.is_split and run.parallel == 1:
         return []
     shape = run.costs.shape
-    activations = 2.0 * shape.hidden_size * tokens / min([device.link_per_s for device in run.devices])
-    if run.parallel > 1:
-        return [Term("link", 2 * shape.n_layers * (EXCHANGE_S + activations), ())]
+    activations = 2.0 * shape.hidden_size * tokens / run.link_per_s
+    exchanges = 2 * shape.n_layers if run.parallel > 1 else 0
     borders = len(run.uses) - 1
     if min(run.held) < 1.0:  # experts in RAM: to the processor and back in every such layer
         away = [(1.0 - held) * (use.last_layer - use.first_layer) for use, held in zip(run.uses, run.held, strict=True)]
         borders += round(2 * sum(away))
-    return [Term("link", borders * (HOP_S + activations), ())]
+    return [Term("link", exchanges * (EXCHANGE_S + activations) + borders * (HOP_S + activations), ())]
