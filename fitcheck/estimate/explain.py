@@ -12,7 +12,7 @@ from fitcheck.estimate.served import name_of
 from fitcheck.estimate.site import Site
 from fitcheck.estimate.subject import Setup
 from fitcheck.types import FlashAttention, Model, PlacementKind, Request, Term, Verdict
-from fitcheck.units import format_bytes
+from fitcheck.units import format_bytes, format_tokens
 
 ENGINE = "llama.cpp 0c1e570"
 
@@ -86,6 +86,17 @@ def _device_flags(found: Candidate, site: Site) -> list[str]:
         return ["--device", "none"]  # with -ngl 0 alone a card still computes prompts, and needs buffers for that
     backend = name_of(site.backend)
     return ["--device", ",".join(f"{backend}{name.removeprefix('gpu')}" for name in used)]
+
+
+def own_context_note(site: Site, context_tokens: int, longest: int) -> tuple[str, ...]:
+    """Where the runtime by itself gives another context than the one that is counted."""
+    by_itself = site.row.default_context(sum(gpu.card.pool.total_bytes for gpu in site.gpus))
+    given = min(by_itself, longest or by_itself) if by_itself else context_tokens
+    if given == context_tokens:
+        return ()
+    setting = site.row.context_setting.format(context=context_tokens)
+    own = format_tokens(given)
+    return (f"{site.runtime} by itself gives {own} of context here; {setting} is what is counted",)
 
 
 def notes_of(

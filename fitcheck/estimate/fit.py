@@ -164,7 +164,7 @@ class Estimator:
         return quants[-1] if best[0].verdict is Verdict.NO else best[1]
 
     def _fit(self, subject: Subject, quant: str, site: Site, request: Request, most_context: bool) -> Fit:
-        from fitcheck.estimate.explain import flags_of, notes_of, reasons_of, terms_of
+        from fitcheck.estimate.explain import flags_of, notes_of, own_context_note, reasons_of, terms_of
 
         model, machine, row = subject.model, site.machine, site.row
         setup = subject.setup(request, site)
@@ -193,7 +193,11 @@ class Estimator:
             speed=predict(_running(subject, quant, site, request, found), machine),
             quality=None,
             reasons=reasons_of(found),
-            notes=(*detours(machine, site.runtime, row), *notes_of(found, row, context, request, used)),
+            notes=(
+                *detours(machine, site.runtime, row),
+                *own_context_note(site, context, model.longest_context_tokens),
+                *notes_of(found, row, context, request, used),
+            ),
             command=engines.command_of(row, model, quant, flags, context),
             disk_bytes=weights.file_bytes,
             exact=weights.exact and found.exact and used.exact,

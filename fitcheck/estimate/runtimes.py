@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from fitcheck.errors import FitcheckError
 from fitcheck.types import Accelerator, Attention, Backend, LatentAttention, Machine, Model, ParallelMixers, Shape
+from fitcheck.units import GIB
 
 LLAMA_CPP = "llama.cpp"
 VLLM = "vllm"
@@ -25,7 +26,8 @@ class Runtime(Struct, frozen=True, forbid_unknown_fields=True):
     targets that its builds of a backend are made for, by backend or by backend and system ("rocm windows"; absent:
     all); ``least_capability``: the oldest CUDA compute capability. ``command`` runs a model as it is published;
     ``commands``: by quantisation, where that one has to be made or found first; ``programs``: that they start, and
-    where to get each.
+    where to get each. ``default_contexts``: (GiB of GPU memory, tokens): from so much memory on it gives so much
+    context unless ``context_setting`` names another (none: its command does).
     """
 
     memory: str
@@ -47,6 +49,12 @@ class Runtime(Struct, frozen=True, forbid_unknown_fields=True):
     flash_heads: dict[str, tuple[int, ...]] = {}
     targets: dict[str, tuple[str, ...]] = {}
     least_capability: float = 0.0
+    default_contexts: tuple[tuple[int, int], ...] = ()
+    context_setting: str = ""
+
+    def default_context(self, gpu_bytes: int) -> int | None:
+        """Tokens of context that it gives by itself, with so much memory on all GPUs; None where it has no own idea."""
+        return max((tokens for least, tokens in self.default_contexts if gpu_bytes >= least * GIB), default=None)
 
     def serves(self, backend: Backend, card: Accelerator, system: str) -> bool:
         """Whether its builds run on a card by this backend; a card that does not say what it is gets the benefit."""

@@ -64,7 +64,7 @@ def test_for_images_the_encoder_is_loaded() -> None:
 @pytest.mark.parametrize(
     ("on", "runtime", "name", "quant"),
     [
-        ("2x RTX 4090", "vllm", "qwen3-32b", "AWQ"),
+        ("RTX 4090", "vllm", "qwen3-32b", "AWQ"),
         ("RTX 4090", "vllm", "gpt-oss-20b", "MXFP4"),
         ("RTX 4090", "vllm", "llama-3.3-70b", "AWQ"),  # does not fit: what is said to be missing is of the smallest
         ("M4 Max 64GB", "mlx", "qwen3.6-27b", "MLX-4BIT"),

@@ -79,3 +79,18 @@ def test_measurements_name_no_backend_that_their_engine_does_not_have_for_the_ca
             if not runtime.serves(backend, card, "linux"):
                 wrong.add((row["engine"], row["backend"], row["hardware"]))
     assert wrong == set()
+
+
+@pytest.mark.parametrize(
+    ("hardware", "context", "given"),
+    [("RTX 4070", 8192, "4k"), ("RTX 4070", 4096, ""), ("RTX 4090", 8192, "32k"), ("2x RTX 3090", 8192, "128k")],
+)
+def test_ollama_gives_the_context_that_its_cards_let_it(hardware: str, context: int, given: str) -> None:
+    machine = pretend(hardware)
+    fit = fitcheck.estimate("llama-3.1-8b", machine, Request(runtime="ollama", context_tokens=context))
+    said = [note for note in fit.notes if "by itself" in note]
+    assert said == (
+        [f"ollama by itself gives {given} of context here; OLLAMA_CONTEXT_LENGTH={context} is what is counted"]
+        if given
+        else []
+    )
