@@ -198,7 +198,7 @@ class Estimator:
                 *own_context_note(site, context, model.longest_context_tokens),
                 *notes_of(found, row, context, request, used),
             ),
-            command=engines.command_of(row, model, quant, flags, context),
+            command=engines.command_of(row, model, quant, flags, context, request.parallel),
             disk_bytes=weights.file_bytes,
             exact=weights.exact and found.exact and used.exact,
         )

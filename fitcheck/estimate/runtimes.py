@@ -12,6 +12,7 @@ LLAMA_CPP = "llama.cpp"
 VLLM = "vllm"
 USUAL_THREADS = 1536  # resident threads per streaming multiprocessor of most generations
 UNKNOWN_CORES = 128
+_PLAIN = "._-/:\\@+=~"  # letters that no shell reads
 
 
 class Runtime(Struct, frozen=True, forbid_unknown_fields=True):
@@ -114,18 +115,30 @@ def head_sizes(shape: Shape) -> set[int]:
     return sizes
 
 
-def command_of(row: Runtime, model: Model, quant: str, flags: tuple[str, ...], context_tokens: int) -> str:
+def command_of(
+    row: Runtime, model: Model, quant: str, flags: tuple[str, ...], context_tokens: int, parallel: int = 1
+) -> str:
     """The command line that runs a model in this runtime, or the page that lists such files of it."""
     published = quant in (model.file_quant, model.native_dtype)
     command = row.command if published else row.commands.get(quant, row.command)
     values = {
-        "file": model.path or f"{model.name}-{quant}.gguf",
+        "file": _quoted(model.path or f"{model.name}-{quant}.gguf"),
         "tag": model.ollama_tags[0] if model.ollama_tags else model.id,
-        "repo": model.path or model.hub_repo or model.id,
+        "repo": _quoted(model.path or model.hub_repo or model.id),
         "flags": " ".join(flags),
         "context": str(context_tokens),
+        "parallel": str(parallel),
     }
     return command.format(**values).strip()
+
+
+def _quoted(text: str) -> str:
+    """For a shell, where it has to be."""
+    if all(letter.isalnum() or letter in _PLAIN for letter in text):
+        return text
+    from shlex import quote
+
+    return quote(text)
 
 
 def choose(model: Model, machine: Machine, name: str | None) -> str:

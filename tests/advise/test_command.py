@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 import fitcheck
 from fitcheck.session import Session
@@ -54,6 +55,19 @@ def answer(on: str, name: str, request: Request) -> Fit:
 )
 def test_the_command_does_what_was_asked(on: str, name: str, request_: Request, expected: str) -> None:
     assert expected in answer(on, name, request_).command
+
+
+@pytest.mark.parametrize(
+    ("runtime", "expected"),
+    [
+        ("llama.cpp", "llama-server -m '/some models/a b.gguf' -c 8192"),
+        ("lmstudio", "lms load '/some models/a b.gguf' --context-length 8192 --parallel 1"),  # by itself it takes four
+    ],
+)
+def test_a_file_is_named_as_a_shell_reads_it(runtime: str, expected: str) -> None:
+    model = replace(fitcheck.find("qwen3-0.6b"), path="/some models/a b.gguf", file_quant="Q8_0")
+    fit = fitcheck.estimate(model, fitcheck.pretend("RTX 4090"), Request(runtime=runtime))
+    assert fit.command.startswith(expected)
 
 
 def test_for_images_the_encoder_is_loaded() -> None:
