@@ -12,7 +12,7 @@ nearest known mix, then ``file_gib`` scales the layers to the published size.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from msgspec import Struct
@@ -100,10 +100,20 @@ class Measured(Struct, frozen=True):
 
 def load(path: Path = FILE) -> tuple[Measured, ...]:
     """All rows that train or score."""
-    return tuple(_rows(path))
+    return tuple(_rows(path, lambda row: row["usable"] != "no"))
 
 
-def _rows(path: Path) -> Iterator[Measured]:
+def on_several_cards(path: Path = FILE) -> tuple[Measured, ...]:
+    """Decoding on several cards that share each layer (vLLM of this year): rows that neither train nor score."""
+    return tuple(_rows(path, _is_shared))
+
+
+def _is_shared(row: dict[str, str]) -> bool:
+    present = row["engine"] == "vllm" and int(row["date"][:4] or 0) >= PRESENT
+    return present and row["test"] == "decode" and row["reason"] == "multi-device"
+
+
+def _rows(path: Path, is_wanted: Callable[[dict[str, str]], bool]) -> Iterator[Measured]:
     models = {model.id: model for model in catalog.load().models}
     table = facts.load().quantizations
     machines: dict[tuple[str, ...], Machine] = {}
@@ -111,9 +121,10 @@ def _rows(path: Path) -> Iterator[Measured]:
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             model = models.get(row["model"])
-            if row["usable"] == "no" or model is None or model.shape is None:
+            if not is_wanted(row) or model is None or model.shape is None:
                 continue
-            where = row["hardware"], row["backend"], row["ram_gb_per_s"], row["threads"]
+            several = f"{row['devices']}x " if int(row["devices"] or 1) > 1 else ""
+            where = several + row["hardware"], row["backend"], row["ram_gb_per_s"], row["threads"]
             if where not in machines:
                 machines[where] = _machine(*where)
             which = row["model"], row["quant"], row["file_gib"] if row["published_quant"] else ""
@@ -128,7 +139,7 @@ def _machine(hardware: str, backend: str, ram_gb_per_s: str, threads: str) -> Ma
     machine = pretend(hardware if backend != "cpu" else hardware.removesuffix("(CPU)") + " (CPU)")
     if backend != "cpu":
         own = Backend(backend) if backend in {item.value for item in Backend} else machine.accelerators[0].backends[0]
-        return replace(machine, accelerators=(replace(machine.accelerators[0], backends=(own,)),))
+        return replace(machine, accelerators=tuple(replace(card, backends=(own,)) for card in machine.accelerators))
     cpu = machine.cpu
     if threads and cpu.sockets > 1 and int(threads) <= cpu.physical_cores // cpu.sockets:
         return _machine(hardware.removeprefix(f"{cpu.sockets}x "), backend, "", threads)  # it stays on one socket
@@ -160,7 +171,8 @@ def _measured(row: dict[str, str], model: Model, sized: Weights, machine: Machin
     layers = model.shape.n_layers
     on_cpu = row["backend"] == "cpu"
     kind = PlacementKind.CPU if on_cpu else PlacementKind.GPU
-    use = DeviceUse("cpu" if on_cpu else "gpu0", row["hardware"], 0, 0, 0, layers, layers, True)
+    names = ["cpu"] if on_cpu else [f"gpu{card.index}" for card in machine.accelerators]
+    uses = tuple(DeviceUse(name, row["hardware"], 0, 0, 0, layers, layers, True) for name in names)
     prompt, generated, depth = (int(row[name]) for name in ("prompt_tokens", "generated_tokens", "depth_tokens"))
     decode = row["test"] == "decode"
     kv_type = row["kv_type"] if row["kv_type"] in ("f16", "q8_0", "q4_0") else "f16"
@@ -182,7 +194,7 @@ def _measured(row: dict[str, str], model: Model, sized: Weights, machine: Machin
         model=model,
         weights=sized,
         machine=machine,
-        placement=Placement(kind, (use,)),
+        placement=Placement(kind, uses),
         request=Request(
             prompt_tokens=prompt,
             answer_tokens=generated,

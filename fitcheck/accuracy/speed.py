@@ -16,11 +16,12 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from fitcheck import facts
 from fitcheck.accuracy import fit_speed, measurements, peers
 from fitcheck.accuracy.fit_speed import kind
 from fitcheck.accuracy.measurements import Measured
 from fitcheck.accuracy.validation import Outcome, left_out
-from fitcheck.estimate.speed import spread_of
+from fitcheck.estimate.speed import predict, spread_of
 from fitcheck.estimate.speed_model import SpeedModel, Term
 
 NEAR = 0.25  # "within 25 %"
@@ -99,10 +100,23 @@ def main(arguments: Sequence[str]) -> int:
         misses += _print_scores(title, found, goals)
     for test, found in outcomes.items():
         misses += _print_intervals(test, found, model)
+    _print_several_cards(measurements.on_several_cards())
     _print_peers(outcomes["decode"])
     for miss in misses:
         print(f"MISSED {miss}")
     return 1 if misses else 0
+
+
+def _print_several_cards(rows: Sequence[Measured]) -> None:
+    """Cards that share each layer, as the model in use predicts them: nothing was fitted to such rows."""
+    model = facts.load().speed_model
+    speeds = [predict(row.running(model), row.machine).decode_per_s for row in rows]
+    found = score((row, log(speed.likely / row.tokens_per_s)) for row, speed in zip(rows, speeds, strict=True))
+    held = sum(speed.low <= row.tokens_per_s <= speed.high for row, speed in zip(rows, speeds, strict=True))
+    assert found is not None
+    title = f"SEVERAL CARDS, decode, vLLM of {measurements.PRESENT}"
+    print(f"{title:34}  cells   error  share   sources  error  share")
+    print(f"  {'never fitted':32}{columns(found)}   {held} of {len(rows)} runs inside\n")
 
 
 def _left_out(
