@@ -44,6 +44,7 @@ from fitcheck.types import (
 FILE = facts.DATA / "measurements.csv"
 GIB = 1024**3
 PRESENT = 2026  # builds of earlier years carry theirs
+OLDEST = 2024  # builds before are nothing like those of today
 
 
 class Measured(Struct, frozen=True):
@@ -104,13 +105,17 @@ def load(path: Path = FILE) -> tuple[Measured, ...]:
 
 
 def on_several_cards(path: Path = FILE) -> tuple[Measured, ...]:
-    """Decoding on several cards that share each layer (vLLM of this year): rows that neither train nor score."""
-    return tuple(_rows(path, _is_shared))
+    """Decoding on several cards: by llama.cpp, with the layers one after the other, and by vLLM of this year, with
+    every layer shared. These rows neither train nor score elsewhere.
+    """
+    return tuple(_rows(path, _is_on_several_cards))
 
 
-def _is_shared(row: dict[str, str]) -> bool:
-    present = row["engine"] == "vllm" and int(row["date"][:4] or 0) >= PRESENT
-    return present and row["test"] == "decode" and row["reason"] == "multi-device"
+def _is_on_several_cards(row: dict[str, str]) -> bool:
+    year = int(row["date"][:4] or 0)
+    in_turn = row["engine"] == "llama.cpp" and row["split"] in ("", "layer") and year >= OLDEST
+    shared = row["engine"] == "vllm" and year >= PRESENT
+    return (in_turn or shared) and row["test"] == "decode" and row["reason"] == "multi-device"
 
 
 def _rows(path: Path, is_wanted: Callable[[dict[str, str]], bool]) -> Iterator[Measured]:
@@ -172,7 +177,12 @@ def _measured(row: dict[str, str], model: Model, sized: Weights, machine: Machin
     on_cpu = row["backend"] == "cpu"
     kind = PlacementKind.CPU if on_cpu else PlacementKind.GPU
     names = ["cpu"] if on_cpu else [f"gpu{card.index}" for card in machine.accelerators]
-    uses = tuple(DeviceUse(name, row["hardware"], 0, 0, 0, layers, layers, True) for name in names)
+    shares = len(names) if row["engine"] == "llama.cpp" else 1
+    ends = [layers * number // shares for number in range(shares + 1)]
+    uses = []
+    for number, name in enumerate(names):
+        first, last = (ends[number], ends[number + 1]) if shares > 1 else (0, layers)
+        uses.append(DeviceUse(name, row["hardware"], 0, 0, first, last, last - first, last == layers))
     prompt, generated, depth = (int(row[name]) for name in ("prompt_tokens", "generated_tokens", "depth_tokens"))
     decode = row["test"] == "decode"
     kv_type = row["kv_type"] if row["kv_type"] in ("f16", "q8_0", "q4_0") else "f16"
@@ -194,7 +204,7 @@ def _measured(row: dict[str, str], model: Model, sized: Weights, machine: Machin
         model=model,
         weights=sized,
         machine=machine,
-        placement=Placement(kind, uses),
+        placement=Placement(kind, tuple(uses)),
         request=Request(
             prompt_tokens=prompt,
             answer_tokens=generated,
@@ -216,4 +226,4 @@ def _runtime(row: dict[str, str]) -> str:
     year = int(row["date"][:4] or PRESENT)
     if row["engine"] != "llama.cpp" or year >= PRESENT:
         return row["engine"]
-    return f"llama.cpp@{max(year, 2024)}"
+    return f"llama.cpp@{max(year, OLDEST)}"

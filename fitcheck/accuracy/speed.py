@@ -108,15 +108,20 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _print_several_cards(rows: Sequence[Measured]) -> None:
-    """Cards that share each layer, as the model in use predicts them: nothing was fitted to such rows."""
+    """Several cards, as the model in use predicts them: nothing was fitted to such rows."""
     model = facts.load().speed_model
-    speeds = [predict(row.running(model), row.machine).decode_per_s for row in rows]
-    found = score((row, log(speed.likely / row.tokens_per_s)) for row, speed in zip(rows, speeds, strict=True))
-    held = sum(speed.low <= row.tokens_per_s <= speed.high for row, speed in zip(rows, speeds, strict=True))
-    assert found is not None
-    title = f"SEVERAL CARDS, decode, vLLM of {measurements.PRESENT}"
-    print(f"{title:34}  cells   error  share   sources  error  share")
-    print(f"  {'never fitted':32}{columns(found)}   {held} of {len(rows)} runs inside\n")
+    print(f"{'SEVERAL CARDS, decode, not fitted':34}  cells   error  share   sources  error  share   runs  inside")
+    for name, engine in (
+        ("llama.cpp, layers in turn", "llama.cpp"),
+        (f"vLLM of {measurements.PRESENT}, shared", "vllm"),
+    ):
+        own = [row for row in rows if row.engine == engine]
+        speeds = [predict(row.running(model), row.machine).decode_per_s for row in own]
+        found = score((row, log(speed.likely / row.tokens_per_s)) for row, speed in zip(own, speeds, strict=True))
+        held = sum(speed.low <= row.tokens_per_s <= speed.high for row, speed in zip(own, speeds, strict=True))
+        assert found is not None
+        print(f"  {name:32}{columns(found)} {len(own):6} {held / len(own):6.0%}")
+    print()
 
 
 def _left_out(
