@@ -126,5 +126,5 @@ def _kept(shape: Shape, cards: int) -> list[float]:
 def _kept_of(mixer: Mixer, cards: int) -> float:
     if isinstance(mixer, LatentAttention):
         return 1.0
-    heads = mixer.n_kv_heads if isinstance(mixer, Attention) else cards
+    heads = max(1, mixer.n_kv_heads) if isinstance(mixer, Attention) else cards
     return max(1.0 / cards, 1.0 / heads)
