@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -15,7 +15,7 @@ from fitcheck.errors import FitcheckError
 from fitcheck.types import Machine, Model, Origin, Pool, Rate, Report, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from fitcheck.advise.choose import Chooser
     from fitcheck.advise.quality import Qualities
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from fitcheck.facts import Facts
     from fitcheck.probe import Probing
 
+T = TypeVar("T")
+
 
 class Asked(Struct, frozen=True):
     """A model and the request as they are meant. ``notes``: what a name was taken for, a line each."""
@@ -33,6 +35,17 @@ class Asked(Struct, frozen=True):
     model: Model
     request: Request
     notes: tuple[str, ...] = ()
+
+
+def _shared(make: Callable[[Session], T]) -> cached_property[T]:
+    """What a session makes once, unless the one that it is based on has it."""
+
+    @wraps(make)
+    def found(session: Session) -> T:
+        base = session._base
+        return make(session) if base is None else getattr(base, make.__name__)
+
+    return cached_property(found)
 
 
 class Session:
@@ -84,39 +97,31 @@ class Session:
 
         return begin(bandwidth=not _has_calibration())
 
-    @cached_property
+    @_shared
     def catalog(self) -> Catalog:
         """The built-in models and the user's own."""
-        if self._base is not None:
-            return self._base.catalog
         from fitcheck.catalog import load
 
         return load(user_folder())
 
-    @cached_property
+    @_shared
     def facts(self) -> Facts:
         """The tables of ``fitcheck/data``."""
-        if self._base is not None:
-            return self._base.facts
         from fitcheck import facts
 
         return facts.load()
 
-    @cached_property
+    @_shared
     def estimator(self) -> Estimator:
         """One estimator for the whole session, its tables read: it remembers what answers have in common."""
-        if self._base is not None:
-            return self._base.estimator
         from fitcheck.estimate.fit import Estimator
 
         self.facts.read()
         return Estimator(self.facts)
 
-    @cached_property
+    @_shared
     def qualities(self) -> Qualities:
         """How good the answers of each model are, from the catalog's public scores."""
-        if self._base is not None:
-            return self._base.qualities
         from fitcheck.advise.quality import Qualities
 
         return Qualities(self.catalog.models, self.facts.quantizations)

@@ -177,11 +177,12 @@ def _measured(row: dict[str, str], model: Model, sized: Weights, machine: Machin
     on_cpu = row["backend"] == "cpu"
     kind = PlacementKind.CPU if on_cpu else PlacementKind.GPU
     names = ["cpu"] if on_cpu else [f"gpu{card.index}" for card in machine.accelerators]
-    shares = len(names) if row["engine"] == "llama.cpp" else 1
-    ends = [layers * number // shares for number in range(shares + 1)]
+    stages = len(names) if row["engine"] == "llama.cpp" else 1  # others share every layer
+    ends = [layers * stage // stages for stage in range(stages + 1)]
     uses = []
     for number, name in enumerate(names):
-        first, last = (ends[number], ends[number + 1]) if shares > 1 else (0, layers)
+        stage = number * stages // len(names)
+        first, last = ends[stage], ends[stage + 1]
         uses.append(DeviceUse(name, row["hardware"], 0, 0, first, last, last - first, last == layers))
     prompt, generated, depth = (int(row[name]) for name in ("prompt_tokens", "generated_tokens", "depth_tokens"))
     decode = row["test"] == "decode"

@@ -186,19 +186,22 @@ class BufferTable(Struct, frozen=True):
             return self.on_one(
                 question.model, _is_common(question), question.backend if question.layer_devices else None
             )
-        number = self.models.get(question.model)
-        return None if number is None or not _is_common(question) else _bound_of(self.rows[number], question)
+        row = self._row(question.model, _is_common(question))
+        return None if row is None else _bound_of(row, question)
 
     def on_one(self, model: str, common: bool, backend: Backend | None) -> BufferForm | None:
         """The same for a placement on one GPU, or on the processor (``backend`` None). ``common``: with the settings
         that were planned.
         """
-        number = self.models.get(model)
-        if number is None or not common:
+        row = self._row(model, common)
+        if row is None:
             return None
-        row = self.rows[number]
         kind = "cpu" if backend is None else "metal" if backend is Backend.METAL else "gpu"
         return BufferForm(row, kind, *grid(row), backend is None or backend in SAME_RULES)
+
+    def _row(self, model: str, common: bool) -> dict[str, Raw] | None:
+        number = self.models.get(model) if common else None
+        return None if number is None else self.rows[number]
 
 
 def grid(row: dict[str, Raw]) -> tuple[int, int]:

@@ -95,10 +95,10 @@ class LayerWeights:
         key = (ends, output, cpu_expert_layers)
         found = self._placed.get(key)
         if found is None:
-            found = self._placed[key] = self._on(*key)
+            found = self._placed[key] = self._sums(*key)
         return found
 
-    def _on(
+    def _sums(
         self, ends: tuple[int, ...], output: int, cpu_expert_layers: int
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
         stored = self.stored

@@ -116,7 +116,7 @@ def head_sizes(shape: Shape) -> set[int]:
 
 
 def command_of(
-    row: Runtime, model: Model, quant: str, flags: tuple[str, ...], context_tokens: int, parallel: int = 1
+    row: Runtime, model: Model, quant: str, flags: tuple[str, ...], context_tokens: int, parallel: int
 ) -> str:
     """The command line that runs a model in this runtime, or the page that lists such files of it."""
     published = quant in (model.file_quant, model.native_dtype)

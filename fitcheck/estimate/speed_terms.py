@@ -144,15 +144,13 @@ def token_seconds(run: Running, depth: float) -> Seconds:
         weights, cache, state, operations = device_work(run, number, depth)
         factors = device.token_factors(_quant_keys(run, "decode") if device.is_cpu else (), parameters)
         per_byte = 1.0 / (device.bandwidth_per_s * run.parallel)
-        read = ((weights + state) * factors.read + cache * factors.cache) * per_byte
-        launched = operations * 1e-6 * factors.operation
+        own = 1.0 if device.is_cpu else of_model
+        took = ((weights + state) * factors.read + cache * factors.cache) * per_byte * own
         if device.is_cpu:
             in_core = 0.0 if device.bandwidth_measured else factors.core_read
-            spent += read + weights * (costs.params_per_byte * factors.compute + in_core) / device.peak_per_s
-            overhead += launched
-        else:
-            spent += read * of_model
-            overhead += launched * of_model
+            took += weights * (costs.params_per_byte * factors.compute + in_core) / device.peak_per_s
+        spent += took
+        overhead += operations * 1e-6 * factors.operation * own
         if not number:
             overhead += factors.token_s
     return Seconds(spent + sum([term.base_s for term in _link_terms(run, 1)]), overhead)

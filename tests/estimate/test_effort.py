@@ -29,11 +29,11 @@ PLACED = (
 
 
 #: a fifth more than today, of a placement on one device and of a split
-ANOTHER_CONTEXT = 190, 465
-SAME_PLACEMENT = 120, 205
-ANOTHER_MACHINE = 275, 465
-ANOTHER_QUANTISATION = 285, 725
-NEW_MODEL = 405, 910
+ANOTHER_CONTEXT = 140, 390
+SAME_PLACEMENT = 107, 148
+ANOTHER_MACHINE = 118, 158
+ANOTHER_QUANTISATION = 268, 711
+NEW_MODEL = 400, 910
 
 
 def calls(question: Callable[[], object]) -> int:
